@@ -42,6 +42,12 @@ class BackendStartError(PdbenchError):
     exit_code = EXIT_USAGE
 
 
+class Interrupted(PdbenchError):
+    """A stop was asked for (SIGINT, SIGTERM): what was measured is written and marked INVALID."""
+
+    exit_code = EXIT_INTERRUPTED
+
+
 def did_you_mean(word: str, known: list[str] | tuple[str, ...]) -> str:
     """``"did you mean 'rate'?"`` for a near miss, else the known words. ``""`` if there are none."""
     import difflib
