@@ -1,7 +1,7 @@
 """Where the YAML files live: beside the package in a checkout, inside it when installed.
 
-    find("workload", "chat") -> .../workloads/chat.yaml
-    find("backend", "./mine.yaml") -> mine.yaml
+find("workload", "chat") -> .../workloads/chat.yaml
+find("backend", "./mine.yaml") -> mine.yaml
 """
 
 from __future__ import annotations
