@@ -1,0 +1,123 @@
+"""KV through preallocated shared memory: the default connector, and the pinned bounce for GPUs without a direct path.
+
+Sender's slab -> staging place -> receiver's slab: two copies and two messages. The staging area starts with one
+generation counter a place (see ``transfer.base``). On a GPU the staging pages are registered with CUDA and the
+copies run on a stream of their own, ordered after the last KV write by an event; ``push`` and ``pull`` return only
+when their copy is complete, so a slot or place is never reused under a running copy.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pdserve.model.kv import KVSlab
+from pdserve.transfer.base import Outbox, Places, StaleTransfer, Ticket
+from pdserve.transfer.memory import SharedMemory
+
+_HEADER_BYTES = 4096
+
+
+def place_bytes(kv: KVSlab) -> int:
+    """A place holds the longest sequence."""
+    return kv.bytes_per_token * kv.max_len
+
+
+def copy_complete(target: Tensor, source: Tensor, device: torch.device, stream: torch.cuda.Stream | None) -> None:
+    """``target.copy_(source)``, complete on return. On CUDA it runs on ``stream``, after all compute so far."""
+    if stream is None:
+        target.copy_(source)
+        return
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream):
+        target.copy_(source, non_blocking=True)
+        done = torch.cuda.Event()
+        done.record(stream)
+    done.synchronize()
+
+
+def side_stream(device: torch.device) -> torch.cuda.Stream | None:
+    return torch.cuda.Stream(device) if device.type == "cuda" else None
+
+
+class _Area:
+    """Staging memory as tensors: the generation counters and the places."""
+
+    def __init__(self, memory: SharedMemory, kv: KVSlab) -> None:
+        self.memory = memory
+        self.stride = place_bytes(kv)
+        raw = torch.frombuffer(memory.map, dtype=torch.uint8)
+        self.generations = raw[:_HEADER_BYTES].view(torch.int64)
+        self.data = raw[_HEADER_BYTES:]
+        if kv.device.type == "cuda":
+            torch.cuda.check_error(
+                torch.cuda.cudart().cudaHostRegister(memory.address, memory.size, 0)  # type: ignore[attr-defined]
+            )
+
+    def place(self, index: int, like: Tensor) -> Tensor:
+        """Place ``index`` shaped as ``like`` (``[layers, 2, kv_heads, positions, head_dim]``), contiguous."""
+        start = index * self.stride
+        nbytes = like.numel() * like.element_size()
+        return self.data[start : start + nbytes].view(like.dtype).view(like.shape)
+
+
+class ShmSender:
+    """Owns ``staging`` places of the size of one slot."""
+
+    def __init__(self, kv: KVSlab, staging: int) -> None:
+        size = _HEADER_BYTES + staging * place_bytes(kv)
+        self._kv = kv
+        self._places = Places(staging)
+        self._memory = SharedMemory.create("pdserve-kv", size)
+        self._area = _Area(self._memory, kv)
+        self._stream = side_stream(kv.device)
+
+    def outbox(self) -> Outbox:
+        return {"connector": "shm", **self._memory.outbox()}
+
+    def push(self, slot: int, positions: int) -> Ticket | None:
+        place = self._places.take()
+        if place is None:
+            return None
+        generation = self._places.generations[place]
+        self._area.generations[place] = generation
+        source = self._kv.view(slot, positions)
+        target = self._area.place(place, source)
+        copy_complete(target, source, self._kv.device, self._stream)
+        return Ticket(place, generation, target.numel() * target.element_size())
+
+    def release(self, place: int, generation: int) -> None:
+        self._places.give_back(place, generation)
+
+    @property
+    def staged(self) -> int:
+        return self._places.used
+
+    def close(self) -> None:
+        self._memory.close()
+
+
+class ShmReceiver:
+    def __init__(self, kv: KVSlab) -> None:
+        self._kv = kv
+        self._areas: dict[int, _Area] = {}
+        self._stream = side_stream(kv.device)
+
+    def connect(self, source: int, outbox: Outbox) -> None:
+        self._areas[source] = _Area(SharedMemory.open(outbox), self._kv)
+
+    def pull(self, source: int, place: int, generation: int, slot: int, positions: int) -> None:
+        area = self._areas[source]
+        target = self._kv.view(slot, positions)
+        self._check(area, place, generation)
+        copy_complete(target, area.place(place, target), self._kv.device, self._stream)
+        self._check(area, place, generation)
+
+    def _check(self, area: _Area, place: int, generation: int) -> None:
+        present = int(area.generations[place])
+        if present != generation:
+            raise StaleTransfer(f"staging place {place} is at generation {present}, not {generation}")
+
+    def close(self) -> None:
+        for area in self._areas.values():
+            area.memory.close()
