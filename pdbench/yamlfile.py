@@ -30,7 +30,7 @@ _AT = re.compile(r"^(?P<what>.*) - at `(?:key in )?(?P<path>\$[^`]*)`$", re.DOTA
 _PART = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<key>[^`]*)`")
 _MISSING = re.compile(r"Object missing required field `(?P<key>[^`]*)`")
-_OWN_KEY = re.compile(r"^(?P<key>[a-z_][a-z0-9_]*(?:\.[a-z0-9_]+)*): ")
+_OWN_KEY = re.compile(r"^(?P<key>[a-z_][a-z0-9_]*)(?P<rest>: | (?:must|is|does|has)\b| )")
 
 
 class _Loader(yaml.SafeLoader):
@@ -159,9 +159,11 @@ def _usage_error(doc: YamlDoc, type_: Any, keys: tuple[Key, ...], text: str) -> 
         where = doc.where(*keys, *path)
         inside = f" in {dotted([*keys, *path])}" if keys or path else ""
         return UsageError(f"the key '{match['key']}' is missing{inside}", where=where.split(": ", 1)[0])
-    if match := _OWN_KEY.match(text):  # a Struct's own check: "rate: must be above 0"
-        text = text[match.end() :]
-        path += match["key"].split(".")
+    match = _OWN_KEY.match(text)  # a Struct's own check: "rate must be above 0"
+    if match and match["key"] in _field_names(_type_at(type_, path)):
+        path.append(match["key"])
+        if match["rest"] != " ":
+            text = text[match.end("key") :].lstrip(": ")
     text = text.replace("Expected", "expected").replace("Invalid", "invalid")
     return UsageError(text, where=doc.where(*keys, *path))
 
