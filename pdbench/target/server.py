@@ -52,7 +52,7 @@ class Server:
         return not self.backend.started_by_us and _listens(self.base_url)
 
     def start(self) -> None:
-        """Start the processes. Raises ``UsageError`` when their port is in use, else ``BackendStartError``."""
+        """Start the processes. Raises ``UsageError`` (their port is in use) or ``BackendStartError``."""
         backend = self.backend
         self._processes = []
         if not backend.started_by_us:
@@ -71,8 +71,8 @@ class Server:
                 where=str(backend.path),
                 remedy="stop it, leave out 'launch' to use it, or write {port} for a free one",
             )
-        for command in backend.launch:
-            line = _fill(command, ports)
+        for template in backend.launch:
+            line = _fill(template, ports)
             self._spawn([sys.executable, "-m", "pdbench.target.lifeline", "/bin/sh", "-c", line])
 
     def _spawn(self, command: list[str]) -> None:

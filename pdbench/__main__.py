@@ -1,0 +1,7 @@
+"""``python -m pdbench``."""
+
+from __future__ import annotations
+
+from pdbench.cli.main import main
+
+main()

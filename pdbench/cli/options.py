@@ -1,0 +1,141 @@
+"""The options that several commands share, each with its ``PDBENCH_*`` variable.
+
+Names are those that users of other benchmark clients know. Values are checked where they are used, so that an
+option, a variable and a YAML key are refused in the same words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from pdbench.settings import Overrides
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Objectives(click.ParamType[str]):
+    """One ``--slo``; in the environment several are separated by ``;`` since an objective holds blanks."""
+
+    name = "objective"
+    envvar_list_splitter: ClassVar[str] = ";"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        del param, ctx
+        return str(value).strip()
+
+
+class Command(click.Command):
+    """A command whose ``--goodput`` takes several values, as peers do: ``--goodput ttft:400 tpot:40``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, joined_goodput(args))
+
+
+def joined_goodput(args: list[str]) -> list[str]:
+    """``["--goodput", "ttft:400", "tpot:40"]`` -> ``["--goodput", "ttft:400 tpot:40"]``."""
+    joined: list[str] = []
+    inside = False
+    for arg in args:
+        pair = ":" in arg and not arg.startswith("-") and "/" not in arg and "=" not in arg
+        if inside and pair and joined[-1] != "--goodput":
+            joined[-1] += f" {arg}"
+            continue
+        inside = (inside and pair) or arg == "--goodput"
+        joined.append(arg)
+    return joined
+
+
+def _option(*names: str, **settings: Any) -> Callable[[F], F]:
+    long = next(name for name in names if name.startswith("--")).split("/")[0]
+    settings.setdefault("envvar", "PDBENCH_" + long[2:].replace("-", "_").upper())
+    return click.option(*names, **settings)
+
+
+_WORKLOAD = [
+    _option("-w", "--workload", metavar="NAME|FILE", help="What is sent, and when (default: chat)."),
+    _option("--rate", type=float, metavar="REQ/S", help="Mean arrival rate."),
+    _option("--burstiness", type=float, help="Shape of gamma gaps: 1 is Poisson, below 1 is burstier."),
+    _option("--arrivals", metavar="KIND", help="poisson, constant, gamma or trace:FILE."),
+    _option("--num-requests", type=int, metavar="N", help="Measured requests in a run."),
+    _option("--duration", metavar="TIME", help="Instead of --num-requests, e.g. 60s."),
+    _option("--warmup", type=int, metavar="N", help="Requests sent before the measured ones."),
+    _option(
+        "--slo",
+        multiple=True,
+        type=Objectives(),
+        help='Repeatable, e.g. "ttft p90 <= 400ms"; replaces the list.',
+    ),
+    _option("--goodput", metavar="M:MS ...", help="SLO in short, in ms: --goodput ttft:400 tpot:40."),
+    _option("--time-scale", type=float, help="Multiply a trace's gaps."),
+    _option("--length-scale", type=float, help="Multiply a trace's lengths."),
+    _option("--slice", metavar="A:B", help="Rows A to B of a trace, B left out."),
+    _option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the plans."),
+]
+_RUN = [
+    _option("--max-concurrency", type=click.IntRange(min=1), metavar="N", help="Limit of open requests."),
+    _option(
+        "--clock",
+        type=click.Choice(["auto", "kernel", "user"]),
+        default="auto",
+        show_default=True,
+        help="Who stamps what is received.",
+    ),
+]
+_OUTPUT = [
+    _option(
+        "-o", "--output", metavar="DIR", default="results", show_default=True, help="Parent of the results."
+    ),
+    _option("--json", "as_json", is_flag=True, help="Pure JSON on stdout, everything else on stderr."),
+    _option("-q", "--quiet", is_flag=True, help="No progress."),
+    _option("--no-color", is_flag=True, help="No colours (also: NO_COLOR)."),
+    _option("--print-config", is_flag=True, help="Print what would run, as YAML, and end."),
+]
+
+
+def _stack(options: list[Callable[[Any], Any]]) -> Callable[[F], F]:
+    def add(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return add
+
+
+workload_options = _stack(_WORKLOAD)
+run_options = _stack(_RUN)
+output_options = _stack(_OUTPUT)
+
+
+def fail_on_option(*choices: str) -> Callable[[F], F]:
+    """``--fail-on``: which outcomes end in exit code 10."""
+    return _option(
+        "--fail-on",
+        multiple=True,
+        type=click.Choice(list(choices)),
+        help="Exit with 10 when an objective is missed (slo) or a head is worse (worse).",
+    )
+
+
+def overrides_of(values: dict[str, Any]) -> Overrides:
+    """The workload's options as ``Overrides``. Raises ``UsageError`` for a bad duration."""
+    from pdbench.settings import Overrides
+    from pdbench.units import NS_PER_S, parse_duration_ns
+
+    duration = values["duration"]
+    return Overrides(
+        rate=values["rate"],
+        burstiness=values["burstiness"],
+        arrivals=values["arrivals"],
+        num_requests=values["num_requests"],
+        duration_s=parse_duration_ns(duration, where="--duration") / NS_PER_S if duration else None,
+        warmup=values["warmup"],
+        slo=tuple(values["slo"]),
+        goodput=values["goodput"],
+        time_scale=values["time_scale"],
+        length_scale=values["length_scale"],
+        slice=values["slice"],
+    )

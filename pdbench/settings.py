@@ -1,0 +1,141 @@
+"""What a call was asked to do, resolved: the workload with its overrides, and how to run it.
+
+Order of precedence: option > ``PDBENCH_*`` environment (click reads both) > YAML > default.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from pdbench import resources
+from pdbench.errors import UsageError
+from pdbench.measure.slo import parse_goodput, parse_objective
+from pdbench.workload.spec import Workload, with_overrides
+from pdbench.yamlfile import convert, read
+
+Clock = Literal["auto", "kernel", "user"]
+FailOn = Literal["slo", "worse"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to run, apart from the workload. ``fail_on``: which outcomes end in exit code 10."""
+
+    out_dir: Path = Path("results")
+    pairs: int = 1
+    seed: int = 0
+    clock: Clock = "auto"
+    max_concurrency: int | None = None
+    drain_timeout_s: float = 60.0
+    request_timeout_s: float = 300.0
+    fail_on: frozenset[FailOn] = frozenset()
+    argv: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Overrides:
+    """The options that change a workload; None leaves the YAML's value."""
+
+    rate: float | None = None
+    burstiness: float | None = None
+    arrivals: str | None = None
+    num_requests: int | None = None
+    duration_s: float | None = None
+    warmup: int | None = None
+    slo: tuple[str, ...] = ()
+    goodput: str | None = None
+    time_scale: float | None = None
+    length_scale: float | None = None
+    slice: str | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+def load_workload(text: str, overrides: Overrides | None = None) -> Workload:
+    """A shipped name or a YAML file, with the options applied and every SLO parsed. Raises ``UsageError``."""
+    doc = read(resources.find("workload", text))
+    workload = convert(doc, Workload)
+    workload = _with_file_beside(workload, doc.path)
+    for index, objective in enumerate(workload.slo):
+        try:
+            parse_objective(objective)
+        except UsageError as error:
+            raise UsageError(error.message, where=doc.where("slo", index), remedy=error.remedy) from error
+    return _apply(workload, overrides) if overrides is not None else workload
+
+
+def _apply(workload: Workload, asked: Overrides) -> Workload:
+    start_row, rows = _slice(asked.slice)
+    return with_overrides(
+        workload,
+        rate=asked.rate,
+        burstiness=asked.burstiness,
+        arrivals=asked.arrivals,
+        num_requests=asked.num_requests,
+        duration_s=asked.duration_s,
+        warmup=asked.warmup,
+        slo=_slo(asked),
+        time_scale=asked.time_scale,
+        length_scale=asked.length_scale,
+        start_row=start_row,
+        rows=rows,
+        **asked.extra,
+    )
+
+
+def _slo(asked: Overrides) -> list[str] | None:
+    """``--slo`` and ``--goodput`` replace the workload's list; canonical texts."""
+    if not asked.slo and not asked.goodput:
+        return None
+    objectives = []
+    for text in asked.slo:
+        try:
+            objectives.append(parse_objective(text))
+        except UsageError as error:
+            raise UsageError(error.message, where=error.where or "--slo", remedy=error.remedy) from error
+    if asked.goodput:
+        try:
+            objectives += parse_goodput(asked.goodput)
+        except UsageError as error:
+            raise UsageError(error.message, where=error.where or "--goodput", remedy=error.remedy) from error
+    return [objective.text for objective in objectives]
+
+
+def _slice(text: str | None) -> tuple[int | None, int | None]:
+    """``"100:160"`` -> (100, 60): rows of a trace, the end left out as in Python."""
+    if text is None:
+        return None, None
+    first, colon, last = text.partition(":")
+    if not colon or not first.isdecimal() or not last.isdecimal() or int(last) <= int(first):
+        raise UsageError(
+            f"'{text}' is not a slice", where="--slice", remedy="write FIRST:END, e.g. 100:160 for 60 rows"
+        )
+    return int(first), int(last) - int(first)
+
+
+def _with_file_beside(workload: Workload, path: Path | None) -> Workload:
+    """A trace named in a YAML is looked for beside the YAML before the working directory."""
+    file = workload.arrivals.file
+    if file is None or path is None or Path(file).is_absolute():
+        return workload
+    beside = path.parent / file
+    if not beside.is_file():
+        return workload
+    arrivals = msgspec.structs.replace(workload.arrivals, file=str(beside))
+    return msgspec.structs.replace(workload, arrivals=arrivals)
+
+
+def workload_data(workload: Workload) -> dict[str, Any]:
+    """The resolved workload as plain data, without keys that say nothing (None)."""
+    return _without_none(msgspec.to_builtins(workload))
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list | tuple):
+        return [_without_none(item) for item in value]
+    return value
