@@ -53,7 +53,7 @@ class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """A mapping of the YAML: frozen, and unknown keys are errors."""
 
 
-class ModelConfig(_Part, frozen=True):
+class ModelConfig(_Part, frozen=True, kw_only=True):
     """``preset`` (random weights by ``seed``) or ``path`` (a local Hugging Face directory)."""
 
     preset: str | None = None
@@ -63,7 +63,7 @@ class ModelConfig(_Part, frozen=True):
     max_len: int | None = None
 
 
-class WorkerConfig(_Part, frozen=True):
+class WorkerConfig(_Part, frozen=True, kw_only=True):
     """One worker process on one device.
 
     ``max_batch``: sequences in one step. ``max_batch_tokens``: prompt tokens in one prefill step (longer
@@ -88,7 +88,7 @@ class WorkerConfig(_Part, frozen=True):
         return self.slots or self.max_batch
 
 
-class TransferConfig(_Part, frozen=True):
+class TransferConfig(_Part, frozen=True, kw_only=True):
     """How KV crosses. ``auto``: device to device on CUDA, else shared memory. ``staging``: hand-offs that may
     be under way from one prefill worker. ``timeout_s``: a hand-off older than this is given up."""
 
@@ -97,7 +97,7 @@ class TransferConfig(_Part, frozen=True):
     timeout_s: float = 10.0
 
 
-class CostModel(_Part, frozen=True):
+class CostModel(_Part, frozen=True, kw_only=True):
     """How long things take on the virtual clock, in milliseconds.
 
     A step takes ``step_ms`` + ``prefill_ms_per_token`` x prefill tokens + ``attention_ms_per_mtoken2`` x
@@ -117,7 +117,7 @@ class CostModel(_Part, frozen=True):
     transfer_gb_per_s: float = 0.0
 
 
-class BackendConfig(_Part, frozen=True):
+class BackendConfig(_Part, frozen=True, kw_only=True):
     name: str
     engine: Literal["pdserve"] = "pdserve"
     description: str = ""
@@ -206,11 +206,7 @@ def _check_numbers(config: BackendConfig) -> None:
 _AT = re.compile(r"^(?P<what>.*?)(?: - at `\$(?P<path>.*)`)?$", re.S)
 _UNKNOWN = re.compile(r"unknown field `(?P<key>[^`]*)`")
 _FIELDS = sorted(
-    {
-        f
-        for t in (BackendConfig, ModelConfig, WorkerConfig, TransferConfig, CostModel)
-        for f in t.__struct_fields__
-    }
+    {f for t in (BackendConfig, ModelConfig, WorkerConfig, TransferConfig, CostModel) for f in t.__struct_fields__}
 )
 
 
@@ -218,9 +214,7 @@ def _problem(text: str, data: Any) -> Problem:
     """Turns msgspec's message ("... - at `$.workers[0].role`") into a path, a message and a remedy."""
     match = _AT.match(text)
     what, raw = (match["what"], match["path"] or "") if match else (text, "")
-    path: list[str | int] = [
-        int(index) if index else key for key, index in re.findall(r"\.([^.\[]+)|\[(\d+)\]", raw)
-    ]
+    path: list[str | int] = [int(index) if index else key for key, index in re.findall(r"\.([^.\[]+)|\[(\d+)\]", raw)]
     unknown = _UNKNOWN.search(what)
     if unknown:
         near = difflib.get_close_matches(unknown["key"], _FIELDS, n=1)

@@ -43,9 +43,7 @@ def cuda_devices() -> int:
     return count.value
 
 
-def resolve(
-    workers: list[WorkerConfig], *, cores: list[int] | None = None, cuda: int | None = None
-) -> list[Device]:
+def resolve(workers: list[WorkerConfig], *, cores: list[int] | None = None, cuda: int | None = None) -> list[Device]:
     """One ``Device`` a worker. ``cores`` and ``cuda`` default to this machine's. Raises ``ConfigError``."""
     cuda = cuda_devices() if cuda is None else cuda
     cores = sorted(os.sched_getaffinity(0)) if cores is None else cores
@@ -69,14 +67,10 @@ def _parse(worker: int, device: int | str, cuda: int) -> tuple[str, int]:
     else:
         match = _EXPLICIT.match(device)
         if match is None:
-            raise ConfigError(
-                Problem(path, f"unknown device {device!r}", "use a number, cpu:N or cuda:N")
-            )
+            raise ConfigError(Problem(path, f"unknown device {device!r}", "use a number, cpu:N or cuda:N"))
         kind, index = match[1], int(match[2])
     if kind == "cuda" and index >= cuda:
-        raise ConfigError(
-            Problem(path, f"there is no cuda:{index}: {cuda} CUDA device(s) found", "use cpu:N or fewer")
-        )
+        raise ConfigError(Problem(path, f"there is no cuda:{index}: {cuda} CUDA device(s) found", "use cpu:N or fewer"))
     return kind, index
 
 

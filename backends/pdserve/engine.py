@@ -130,9 +130,7 @@ class Engine:
             return [Failed(command.id, "no slot is reserved for this hand-off")]
         start = self.now()
         try:
-            self.receiver.pull(
-                command.source, command.place, command.generation, seq.slot, command.positions
-            )
+            self.receiver.pull(command.source, command.place, command.generation, seq.slot, command.positions)
         except StaleTransfer as stale:
             self._drop(seq.id)
             return [Failed(seq.id, str(stale)), *self._promise()]

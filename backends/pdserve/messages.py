@@ -19,6 +19,8 @@ from __future__ import annotations
 
 import msgspec
 
+from pdserve.transfer.base import Outbox
+
 
 class Message(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """Encoded as a msgpack array headed by its class name."""
@@ -81,7 +83,7 @@ class Peer(Message, frozen=True):
     """Where worker ``index`` stages its KV (what its connector published)."""
 
     index: int
-    outbox: dict[str, str | int | bytes]
+    outbox: Outbox
 
 
 class Shutdown(Message, frozen=True):
@@ -98,7 +100,7 @@ class Hello(Message, frozen=True):
     pid: int
     max_len: int
     kv_bytes_per_token: int
-    outbox: dict[str, str | int | bytes]
+    outbox: Outbox | None
 
 
 class Emitted(msgspec.Struct, frozen=True, array_like=True):

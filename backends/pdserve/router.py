@@ -258,9 +258,7 @@ class Router:
         request.stamps.transfer_start_ns = event.start_ns
         request.stamps.kv_bytes = event.nbytes
         self.workers[index].live -= 1
-        pull = Pull(
-            event.id, index, event.place, event.generation, event.positions, request.first_token
-        )
+        pull = Pull(event.id, index, event.place, event.generation, event.positions, request.first_token)
         return [Send(request.decode_worker, pull), *self._dispatch()]
 
     def _pulled(self, event: Pulled) -> list[Action]:
@@ -346,9 +344,7 @@ class Router:
     def _holders(self, request: Request) -> list[int]:
         """Workers whose ``live`` still counts the request."""
         holders = []
-        if request.prefill_worker is not None and (
-            request.phase is Phase.PREFILL or not request.work.handoff
-        ):
+        if request.prefill_worker is not None and (request.phase is Phase.PREFILL or not request.work.handoff):
             holders.append(request.prefill_worker)
         if request.decode_worker is not None:
             holders.append(request.decode_worker)

@@ -19,7 +19,7 @@ from pdserve.config import BackendConfig, WorkerConfig, fail
 from pdserve.engine import Engine
 from pdserve.executors.virtual import VirtualReceiver, VirtualSender, step_ns, transfer_ns
 from pdserve.messages import Command, Prefill, Pull, Stepped
-from pdserve.model.config import resolve_model
+from pdserve.resolve import resolve_model
 from pdserve.router import Action, Router, Send, Worker
 from pdserve.scheduler import Scheduler
 from pdserve.sequence import Step
@@ -52,9 +52,7 @@ class Simulation:
             [Worker(i, w.role, w.effective_slots) for i, w in enumerate(config.workers)],
             transfer_timeout_ns=round(config.transfer.timeout_s * 1e9),
         )
-        self.workers = [
-            _Worker(i, self._engine(w, config.transfer.staging)) for i, w in enumerate(config.workers)
-        ]
+        self.workers = [_Worker(i, self._engine(w, config.transfer.staging)) for i, w in enumerate(config.workers)]
         self.steps: list[dict[str, int]] = []
         self._heap: list[tuple[int, int, int, Callable[[], None]]] = []
         self._order = 0
@@ -155,8 +153,7 @@ def simulate(config: BackendConfig, plan: dict[str, list[int]]) -> dict[str, Any
                 message=f"{prompt} + {output} tokens are longer than the model's {simulation.model.max_len}",
             )
     requests = [
-        Prefill(f"sim-{i}", [], p, o, o, [], 0.0, 0, simulation.router.disaggregated)
-        for i, (p, o) in enumerate(rows)
+        Prefill(f"sim-{i}", [], p, o, o, [], 0.0, 0, simulation.router.disaggregated) for i, (p, o) in enumerate(rows)
     ]
     simulation.run(requests, plan["scheduled_ns"])
     ended = {r.id: r for r in simulation.router.ended}

@@ -38,7 +38,7 @@ class VirtualSender:
     bytes_per_token: int
 
     def outbox(self) -> Outbox:
-        return {}
+        return Outbox("virtual", 0, 0)
 
     def push(self, slot: int, positions: int) -> Ticket | None:
         place = self.places.take()

@@ -10,7 +10,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-Outbox = dict[str, str | int | bytes]
+import msgspec
+
+
+class Outbox(msgspec.Struct, frozen=True, array_like=True):
+    """Where a staging area is found: its connector, the owner's process and file descriptor, and for a GPU the
+    CUDA IPC handle."""
+
+    connector: str
+    pid: int
+    fd: int
+    handle: bytes = b""
 
 
 class StaleTransfer(Exception):  # noqa: N818 - an outcome the protocol expects

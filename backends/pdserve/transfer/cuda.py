@@ -34,7 +34,7 @@ class CudaSender:
 
     def outbox(self) -> Outbox:
         handle: tuple[Any, ...] = self._area.untyped_storage()._share_cuda_()
-        return {"connector": "cuda", "handle": msgspec.msgpack.encode(handle), **self._memory.outbox()}
+        return self._memory.outbox("cuda", msgspec.msgpack.encode(handle))
 
     def push(self, slot: int, positions: int) -> Ticket | None:
         place = self._places.take()
@@ -66,7 +66,7 @@ class CudaReceiver:
         self._stream = side_stream(kv.device)
 
     def connect(self, source: int, outbox: Outbox) -> None:
-        handle = msgspec.msgpack.decode(outbox["handle"])  # type: ignore[arg-type]
+        handle = msgspec.msgpack.decode(outbox.handle)
         storage = torch.UntypedStorage._new_shared_cuda(*handle)
         area = torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)  # type: ignore[call-overload]
         memory = SharedMemory.open(outbox)

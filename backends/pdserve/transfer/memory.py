@@ -31,11 +31,11 @@ class SharedMemory:
     @classmethod
     def open(cls, outbox: Outbox) -> SharedMemory:
         """Opens what another process of this user published with ``outbox``. Raises ``OSError`` if it is gone."""
-        fd = os.open(f"/proc/{int(outbox['pid'])}/fd/{int(outbox['fd'])}", os.O_RDWR | os.O_CLOEXEC)
+        fd = os.open(f"/proc/{outbox.pid}/fd/{outbox.fd}", os.O_RDWR | os.O_CLOEXEC)
         return cls(fd, os.fstat(fd).st_size)
 
-    def outbox(self) -> Outbox:
-        return {"pid": os.getpid(), "fd": self.fd}
+    def outbox(self, connector: str, handle: bytes = b"") -> Outbox:
+        return Outbox(connector, os.getpid(), self.fd, handle)
 
     @property
     def address(self) -> int:

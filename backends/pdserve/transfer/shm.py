@@ -73,7 +73,7 @@ class ShmSender:
         self._stream = side_stream(kv.device)
 
     def outbox(self) -> Outbox:
-        return {"connector": "shm", **self._memory.outbox()}
+        return self._memory.outbox("shm")
 
     def push(self, slot: int, positions: int) -> Ticket | None:
         place = self._places.take()
