@@ -67,8 +67,9 @@ def to_frames(records: Iterable[RequestRecord], arm: str, pair: int) -> tuple[pd
     """The records of one run as two tables, in order of ``index``.
 
     ``requests``: one row a request; columns ``arm``, ``pair``, then the fields of the record without its
-    chunks; int64, nullable Int64 where a value may be absent; ``user_lag_ns`` is a list column. ``tokens``:
-    one row a token-bearing chunk: ``arm``, ``pair``, ``index``, ``t_ns``, ``n_tokens``.
+    chunks; int64, nullable Int64 where a value may be absent; ``user_lag_ns`` is a list column; ``chunks``
+    counts the chunks. ``tokens``: one row a token-bearing chunk: ``arm``, ``pair``, ``index``, ``t_ns``,
+    ``n_tokens``.
     """
     import numpy as np
     import pandas as pd
@@ -84,6 +85,7 @@ def to_frames(records: Iterable[RequestRecord], arm: str, pair: int) -> tuple[pd
         columns[name] = pd.array([getattr(r, name) for r in rows], dtype="Int64")
     for name in _TEXT_COLUMNS:
         columns[name] = pd.array([getattr(r, name) for r in rows], dtype="str")
+    columns["chunks"] = np.array([len(r.chunk_ns) for r in rows], dtype=np.int64)
     columns["warmup"] = np.array([r.warmup for r in rows], dtype=np.bool_)
     columns["user_lag_ns"] = pd.Series([list(r.user_lag_ns) for r in rows], dtype=object)
     requests = pd.DataFrame(columns)

@@ -1,0 +1,185 @@
+"""Whether the *measurement* can be trusted; the server's failures are results, not faults.
+
+A run is VALID only if the client kept its schedule, its clock was finer than the limits it judges, every
+scheduled request is accounted for, no load worker was lost, and every objective has something to judge.
+Else the numbers are still written, but no verdict is given, and each reason says what to change.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from pdbench.measure.attainment import attainment
+from pdbench.measure.latency import Floats, gaps_ns, measured, percentile, request_metrics
+from pdbench.measure.records import STATUSES
+from pdbench.measure.slo import GAP_METRICS, Objective
+from pdbench.units import NS_PER_MS, NS_PER_US, format_ms
+
+Clock = Literal["kernel", "user", "virtual"]  # virtual: simulated, exact by construction
+
+# An instrument should be an order of magnitude finer than what it judges; 5 % keeps its error out of the
+# verdict.
+LAG_BUDGET = 0.05
+LAG_WITHOUT_LIMIT_NS = 5 * NS_PER_MS
+# The kernel stamp's own error: P99 of 10-20 us was measured against a server with a known schedule, also
+# beside a busy loop on the same core (docs/lab-notes.md).
+KERNEL_ERROR_NS = 20 * NS_PER_US
+# Up to this share of merged events, P99 is still the kernel stamp's own.
+_MERGED_SHARE = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a run is INVALID, and what to do."""
+
+    message: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class Validity:
+    """``VALID`` or ``INVALID`` with at least one reason."""
+
+    status: Literal["VALID", "INVALID"] = "VALID"
+    reasons: tuple[Reason, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        if (self.status == "VALID") == bool(self.reasons):
+            raise ValueError("INVALID needs a reason, VALID has none")
+
+    @property
+    def valid(self) -> bool:
+        return self.status == "VALID"
+
+    def document(self) -> dict[str, Any]:
+        """As the summary document holds it."""
+        reasons = [{"message": r.message, "remedy": r.remedy} for r in self.reasons]
+        return {"status": self.status, "reasons": reasons}
+
+
+def of_reasons(reasons: Sequence[Reason]) -> Validity:
+    """INVALID if there is any reason."""
+    return Validity("INVALID", tuple(reasons)) if reasons else Validity()
+
+
+def combine(arms: Mapping[str, Validity]) -> Validity:
+    """The validity of a comparison: every arm's reasons, named by arm."""
+    return of_reasons([Reason(f"{arm}: {r.message}", r.remedy) for arm, v in arms.items() for r in v.reasons])
+
+
+def dispatch_lag_ns(requests: pd.DataFrame) -> Floats:
+    """``sent - scheduled`` of the requests that were sent."""
+    sent = requests["sent_ns"].to_numpy(dtype=np.float64, na_value=np.nan)
+    lag = sent - requests["scheduled_ns"].to_numpy(dtype=np.float64)
+    known: Floats = lag[~np.isnan(lag)]
+    return known
+
+
+def receive_lag_ns(requests: pd.DataFrame) -> Floats:
+    """Userspace minus kernel stamp of every read, pooled; empty on the user clock."""
+    reads = [np.asarray(lags, dtype=np.float64) for lags in requests["user_lag_ns"] if len(lags)]
+    return np.concatenate(reads) if reads else np.zeros(0)
+
+
+def judge(
+    requests: pd.DataFrame,
+    objectives: Sequence[Objective],
+    clock: Clock,
+    workers_lost: int = 0,
+    *,
+    tokens: pd.DataFrame,
+    scheduled: int,
+    interrupted: bool = False,
+    max_concurrency: int | None = None,
+    receive_lag_p99_ns: float | None = None,
+) -> Validity:
+    """Judge one run, or the pooled runs of one arm.
+
+    ``scheduled``: measured requests the plans hold. ``receive_lag_p99_ns``: what an event-loop probe saw,
+    for the user clock. Under ``max_concurrency`` waiting for a slot is part of ``sent - scheduled`` on
+    purpose, so the dispatch lag is not judged.
+    """
+    kept, chunks = measured(requests, tokens)
+    gaps = gaps_ns(chunks)
+    reasons = _accounting(kept, scheduled, workers_lost, interrupted)
+    if max_concurrency is None:
+        reasons += _dispatch(kept, objectives)
+    reasons += _receiving(kept, gaps, objectives, clock, receive_lag_p99_ns)
+    derived = request_metrics(kept, chunks)
+    for objective in objectives if len(kept) else ():
+        if math.isnan(attainment(derived, gaps, objective)):
+            message = f"'{objective.text}' has nothing to judge: no completed request has a {objective.metric}"
+            remedy = "drop the objective, or make the server stream more than one token-bearing chunk"
+            reasons.append(Reason(message, remedy))
+    return of_reasons(reasons)
+
+
+def _accounting(kept: pd.DataFrame, scheduled: int, workers_lost: int, interrupted: bool) -> list[Reason]:
+    reasons = []
+    if interrupted:
+        reasons.append(Reason("the run was interrupted", "run it to its end, or ask for fewer requests"))
+    if workers_lost:
+        what = f"{workers_lost} load worker{'s' if workers_lost > 1 else ''} lost during the run"
+        reasons.append(Reason(what, "see the worker's last lines, then run again"))
+    known = int(kept["status"].isin(STATUSES).sum())
+    if known != scheduled:
+        message = f"{scheduled} requests were scheduled but {known} are accounted for"
+        reasons.append(Reason(message, "run again; if it repeats, add a worker or lower the rate"))
+    if scheduled == 0:
+        reasons.append(Reason("no request was scheduled", "raise --num-requests or --duration"))
+    return reasons
+
+
+def _dispatch(kept: pd.DataFrame, objectives: Sequence[Objective]) -> list[Reason]:
+    limits = [o.limit_ns for o in objectives if o.metric == "ttft" and o.limit_ns]
+    budget = LAG_BUDGET * min(limits) if limits else LAG_WITHOUT_LIMIT_NS
+    lag = percentile(dispatch_lag_ns(kept), 99)
+    if math.isnan(lag) or lag <= budget:
+        return []
+    against = f"5 % of the TTFT limit, {format_ms(budget)}" if limits else format_ms(budget)
+    message = f"requests left late: dispatch lag P99 {format_ms(lag)} exceeds {against}"
+    return [Reason(message, "free a core for the client, add a worker, or lower the rate")]
+
+
+def _receiving(
+    kept: pd.DataFrame, gaps: Floats, objectives: Sequence[Objective], clock: str, probe_p99_ns: float | None
+) -> list[Reason]:
+    if len(gaps) and gaps.min() < 0:
+        return [Reason("receive stamps go backwards", "use --clock user and report the machine's clock source")]
+    limits = [o.limit_ns for o in objectives if o.metric in GAP_METRICS and o.limit_ns]
+    budget = LAG_BUDGET * min(limits) if limits else LAG_WITHOUT_LIMIT_NS
+    error = receive_error_ns(kept, clock, probe_p99_ns)
+    if error is None:
+        remedy = "use --clock kernel where the connection is plain TCP on Linux"
+        return [Reason("the client's receive lag was not measured", remedy)]
+    if error <= budget:
+        return []
+    against = f"5 % of the tightest gap limit, {format_ms(budget)}" if limits else format_ms(budget)
+    message = f"tokens were stamped late: receive error P99 {format_ms(error)} exceeds {against}"
+    first = "use --clock kernel, " if clock == "user" else ""
+    return [Reason(message, f"{first}free a core for the client, add a worker, or lower the rate")]
+
+
+def receive_error_ns(kept: pd.DataFrame, clock: str, probe_p99_ns: float | None = None) -> float | None:
+    """P99 error of the receive stamps; ``None`` when unknown.
+
+    On the kernel clock it is the stamp's own error, unless more than 1 % of the events came in merged
+    reads: their stamp is the last segment's, so it is trusted only as far as the client itself was quick to
+    read.
+    """
+    if clock == "virtual":
+        return 0.0
+    if clock == "user":
+        return probe_p99_ns
+    chunks, reads = kept["chunks"].to_numpy(), kept["reads"].to_numpy()
+    merged = float(np.maximum(chunks - reads, 0).sum())
+    if merged <= _MERGED_SHARE * float(chunks.sum()):
+        return float(KERNEL_ERROR_NS)
+    lag = percentile(receive_lag_ns(kept), 99)
+    return None if math.isnan(lag) else max(lag, float(KERNEL_ERROR_NS))
