@@ -83,9 +83,7 @@ class Cluster:
         self.model = resolve_model(config.model)
         self.model_name = self.model.name
         self.max_len = self.model.max_len
-        self.tokenizer: Tokenizer = load_tokenizer(
-            path=Path(config.model.path) if config.model.path else None, vocab_size=self.model.vocab_size
-        )
+        self.tokenizer: Tokenizer = load_tokenizer(preset=config.model.preset, path=config.model.path)
         self.devices: list[Device] = resolve(config.workers)
         self.router = Router(
             [Worker(i, w.role, w.effective_slots) for i, w in enumerate(config.workers)],

@@ -13,7 +13,8 @@ and the simulator does likewise.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence as Seq
+from collections.abc import Callable
+from collections.abc import Sequence as Seq
 
 from pdserve.cache import SlotCache
 from pdserve.messages import (

@@ -40,7 +40,7 @@ class VirtualSender:
     def outbox(self) -> Outbox:
         return Outbox("virtual", 0, 0)
 
-    def push(self, slot: int, positions: int) -> Ticket | None:
+    def push(self, slot: int, positions: int) -> Ticket | None:  # noqa: ARG002 - the protocol's signature
         place = self.places.take()
         if place is None:
             return None
