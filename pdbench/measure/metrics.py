@@ -57,7 +57,7 @@ def summarise(
     entry["requests"] = counts
     entry["statuses"] = {str(k): int(v) for k, v in sorted(kept["status"].value_counts().items())}
     entry.update(_latencies(derived, gaps))
-    joint = {"joint": float(np.mean(good))} if n else {}
+    joint = {"joint": float(np.mean(good))} if n and objectives else {}
     entry["attainment"] = joint | {o.text: s for o, s in shares.items() if not math.isnan(s)}
     entry["slo_met"] = {o.text: slo_met(s, o) for o, s in shares.items()}
     entry["not_applicable"] = {o.text: int(derived[f"{o.metric}_ns"].isna().sum()) for o in objectives if o.per_request}
