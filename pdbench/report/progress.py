@@ -9,43 +9,16 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass, replace
-from typing import Protocol, TextIO
+from typing import TextIO
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from pdbench.live import ArmView, Progress
+
 DRAW_EVERY_S = 0.25
 LINE_EVERY_S = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class ArmView:
-    """One arm, now. Latencies are live estimates in ms (None: nothing seen yet)."""
-
-    name: str
-    state: str = "waiting"
-    pair: int = 0
-    pairs: int = 1
-    done: int = 0
-    total: int = 0
-    failed: int = 0
-    ttft_p90_ms: float | None = None
-    tpot_p90_ms: float | None = None
-    gap_p90_ms: float | None = None
-
-
-class Progress(Protocol):
-    def event(self, text: str) -> None:
-        """Something happened: a server starts, a pair ends, a warning."""
-        ...
-
-    def show(self, view: ArmView) -> None:
-        """How far an arm is."""
-        ...
-
-    def close(self) -> None: ...
 
 
 class Silent:
@@ -133,10 +106,6 @@ def line_of(view: ArmView) -> str:
     seen = [("TTFT", view.ttft_p90_ms), ("TPOT", view.tpot_p90_ms), ("gap", view.gap_p90_ms)]
     parts = [f"{name} {value:.3g} ms" for name, value in seen if value is not None]
     return f"{text}, P90 {', '.join(parts)}" if parts else text
-
-
-def finished(view: ArmView) -> ArmView:
-    return replace(view, state="done")
 
 
 def _table(views: list[ArmView]) -> Table:

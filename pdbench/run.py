@@ -1,0 +1,162 @@
+"""One run: one frozen plan offered once to one started arm. The smallest thing that may be compared.
+
+A request is not a sample, a run is (docs/metrics.md); so everything that belongs to a run is taken together
+here: the records of the client, the server's own stamps, whether the server survived, and the lags.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from pdbench.errors import PdbenchError
+from pdbench.live import Live, Progress
+from pdbench.measure.records import to_frames
+from pdbench.serverside import ServerSide
+from pdbench.settings import Settings
+from pdbench.target import inspect
+from pdbench.target.arm import Arm
+from pdbench.workload.plan import Plan
+from pdbench.workload.spec import Workload
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pdbench.load.job import Job
+    from pdbench.load.steer import LoadOutcome
+
+_SETTLE_S = 2.0
+"""How long a server may take to book the last request after its client saw the end of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """Everything one run left. ``scheduled``: measured requests of its plan."""
+
+    arm: str
+    pair: int
+    scheduled: int
+    status: Literal["complete", "interrupted", "engine_died"]
+    clock: Literal["kernel", "user"]
+    requests: pd.DataFrame
+    tokens: pd.DataFrame
+    receive_lag_p99_ns: float | None
+    server: ServerSide
+    server_died: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """What is the same for all runs of a call."""
+
+    workload: Workload
+    settings: Settings
+    nonce: str
+    journals: Path
+    progress: Progress
+    should_stop: Callable[[], bool]
+
+
+def run_plan(arm: Arm, plan: Plan, pair: int, ctx: RunContext) -> RunResult:
+    """Offer ``plan`` to a started arm and collect what both sides saw."""
+    from pdbench.load.steer import run_load
+
+    arm.clear()
+    job = make_job(arm, plan, pair, ctx)
+    live = Live(ctx.progress, arm.name, pair, ctx.settings.pairs, len(plan))
+    outcome = run_load(job, on_delta=live, should_stop=ctx.should_stop)
+    died = not arm.server.alive
+    if died:
+        arm.note_death(pair)
+        ctx.progress.event(f"{arm.name}: the server died; its last lines:\n" + _indented(arm.last_lines))
+    live.end("died" if died else outcome.status)
+    requests, tokens = to_frames(outcome.records, arm.name, pair)
+    window = _measured_window(requests)
+    Path(job.journal).unlink(missing_ok=True)
+    return RunResult(
+        arm=arm.name,
+        pair=pair,
+        scheduled=int((~plan.warmup).sum()),
+        status=outcome.status,
+        clock=outcome.clock,
+        requests=requests,
+        tokens=tokens,
+        receive_lag_p99_ns=_user_clock_lag_ns(outcome),
+        server=ServerSide() if died else collect(arm, window),
+        server_died=died,
+    )
+
+
+def make_job(arm: Arm, plan: Plan, pair: int, ctx: RunContext) -> Job:
+    """The plan as the load engine takes it. The salt differs from run to run, so that no cache can help."""
+    from pdbench.load.job import Job
+
+    facts = arm.facts
+    if facts is None:
+        raise PdbenchError("the arm was not started", where=arm.name)
+    run_id = f"{ctx.nonce}-{pair}-{arm.name}"
+    sampling = ctx.workload.sampling
+    return Job(
+        base_url=arm.server.base_url,
+        api=arm.backend.api,
+        model=facts.model,
+        api_key_env=arm.backend.api_key_env,
+        clock=ctx.settings.clock,
+        prompts=arm.prompts(salt=run_id),
+        index=list(range(len(plan))),
+        scheduled_ns=plan.scheduled_ns.tolist(),
+        prompt_tokens=plan.prompt_tokens.tolist(),
+        output_tokens=plan.output_tokens.tolist(),
+        warmup=plan.warmup.tolist(),
+        ignore_eos=sampling.ignore_eos and facts.ignore_eos,
+        temperature=sampling.temperature,
+        continuous_usage=facts.continuous_usage,
+        extra_body=arm.backend.extra_body,
+        drain_timeout_s=ctx.settings.drain_timeout_s,
+        request_timeout_s=ctx.settings.request_timeout_s,
+        max_concurrency=ctx.settings.max_concurrency,
+        journal=str(ctx.journals / f"journal-{pair}-{arm.name}.bin"),
+        run_id=run_id,
+    )
+
+
+def collect(arm: Arm, window_ns: tuple[int, int]) -> ServerSide:
+    """The server's own account of the run, once it has booked every request it took."""
+    if not arm.is_pdserve:
+        return ServerSide()
+    url = arm.server.base_url
+    deadline = time.monotonic() + _SETTLE_S
+    state = inspect.admin(url, "state")
+    while state.get("live") and time.monotonic() < deadline:
+        time.sleep(0.05)
+        state = inspect.admin(url, "state")
+    return ServerSide(
+        state=state,
+        lifecycles=tuple(inspect.admin(url, "requests").get("requests", [])),
+        steps=tuple(inspect.admin(url, "steps").get("steps", [])),
+        window_ns=window_ns,
+    )
+
+
+def _measured_window(requests: pd.DataFrame) -> tuple[int, int]:
+    """First due time and last end of the measured requests; (0, 0) when none ended."""
+    kept = requests.loc[~requests["warmup"].to_numpy(dtype=bool)]
+    ends = kept["end_ns"].dropna()
+    if not len(ends):
+        return 0, 0
+    return int(np.min(kept["scheduled_ns"])), int(ends.max())
+
+
+def _user_clock_lag_ns(outcome: LoadOutcome) -> float | None:
+    """P99 of the event-loop probe, which stands for the receive error where the kernel does not stamp."""
+    lag = outcome.client_lag.p99_ms
+    return None if outcome.clock == "kernel" or lag is None else lag * 1e6
+
+
+def _indented(lines: list[str]) -> str:
+    return "\n".join(f"  {line}" for line in lines)
