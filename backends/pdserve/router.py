@@ -199,7 +199,7 @@ class Router:
             case Stepped():
                 return self._stepped(self.workers[index], event)
             case Reserved():
-                return self._reserved(event, index)
+                return self._reserved(event)
             case Pushed():
                 return self._pushed(event, index, now)
             case Pulled():
@@ -241,10 +241,10 @@ class Router:
         if not request.work.handoff:
             request.phase = Phase.DECODE
 
-    def _reserved(self, event: Reserved, index: int) -> list[Action]:
+    def _reserved(self, event: Reserved) -> list[Action]:
         request = self.live.get(event.id)
         if request is None or request.prefill_worker is None:
-            return [Send(index, Cancel(event.id))]
+            return []
         return [Send(request.prefill_worker, Grant(event.id))]
 
     def _pushed(self, event: Pushed, index: int, now: int) -> list[Action]:

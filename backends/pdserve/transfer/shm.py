@@ -23,6 +23,7 @@ def place_bytes(kv: KVSlab) -> int:
     return kv.bytes_per_token * kv.max_len
 
 
+@torch.inference_mode()
 def copy_complete(target: Tensor, source: Tensor, device: torch.device, stream: torch.cuda.Stream | None) -> None:
     """``target.copy_(source)``, complete on return. On CUDA it runs on ``stream``, after all compute so far."""
     if stream is None:
