@@ -117,17 +117,18 @@ class RunStore:
         self._segments = path / _SEGMENTS
         self._segments.mkdir(parents=True, exist_ok=True)
 
-    def write_plan(self, plan: Plan) -> None:
-        """Keep the plan of one pair; a second call for the same pair replaces it."""
-        columns = {
-            "pair": [plan.pair] * len(plan),
-            "index": list(range(len(plan))),
-            "scheduled_ns": plan.scheduled_ns,
-            "prompt_tokens": plan.prompt_tokens,
-            "output_tokens": plan.output_tokens,
-            "warmup": plan.warmup,
-        }
-        self._write(f"plan-{plan.pair:04d}", pa.table(columns, schema=_PLAN))
+    def write_plan(self, plans: Plan | Sequence[Plan]) -> None:
+        """Keep the plan of one pair, or of several; a second call for a pair replaces its plan."""
+        for plan in [plans] if isinstance(plans, Plan) else plans:
+            columns = {
+                "pair": [plan.pair] * len(plan),
+                "index": list(range(len(plan))),
+                "scheduled_ns": plan.scheduled_ns,
+                "prompt_tokens": plan.prompt_tokens,
+                "output_tokens": plan.output_tokens,
+                "warmup": plan.warmup,
+            }
+            self._write(f"plan-{plan.pair:04d}", pa.table(columns, schema=_PLAN))
 
     def append_run(self, requests: pd.DataFrame, tokens: pd.DataFrame) -> None:
         """Keep the rows of one repetition of one arm, as ``measure.records.to_frames`` gives them."""
@@ -146,7 +147,8 @@ class RunStore:
         arm: str = "",
         pair: int = 0,
     ) -> None:
-        """Keep a backend's own stamps of one repetition: one row a request, one row a step."""
+        """Keep a backend's own stamps: one row a request, one row a step. A row's own ``arm`` and ``pair`` go
+        before the arguments."""
         for name, rows in (("server", lifecycles), ("steps", steps)):
             if rows:
                 number = len(list(self._segments.glob(f"{name}-*.parquet")))
