@@ -42,7 +42,7 @@ class BackendStartError(PdbenchError):
     exit_code = EXIT_USAGE
 
 
-class Interrupted(PdbenchError):
+class Interrupted(PdbenchError):  # noqa: N818 - it is a wish, not a fault
     """A stop was asked for (SIGINT, SIGTERM): what was measured is written and marked INVALID."""
 
     exit_code = EXIT_INTERRUPTED

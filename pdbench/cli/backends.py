@@ -31,9 +31,7 @@ def list_(as_json: bool) -> None:
         return
     width = max((len(str(doc["name"])) for doc in docs), default=0)
     for doc in docs:
-        click.echo(
-            f"{doc['name']!s:{width}}  {doc.get('engine', 'pdserve')!s:8}  {doc.get('description', '')}"
-        )
+        click.echo(f"{doc['name']!s:{width}}  {doc.get('engine', 'pdserve')!s:8}  {doc.get('description', '')}")
 
 
 @command.command("show")

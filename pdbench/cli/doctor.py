@@ -51,11 +51,7 @@ def _check(what: str, ok: bool, says: str) -> dict[str, Any]:
 
 def _cores(cores: int) -> dict[str, Any]:
     enough = cores >= 4
-    says = (
-        "enough for two devices and the client"
-        if enough
-        else "devices and client share cores: watch the lags"
-    )
+    says = "enough for two devices and the client" if enough else "devices and client share cores: watch the lags"
     return _check("cores", enough, says)
 
 
@@ -98,6 +94,4 @@ def _load(cores: int) -> dict[str, Any]:
 
     load = psutil.getloadavg()[0]
     quiet = load < 0.25 * cores
-    return _check(
-        "load", quiet, f"{load:.2f} over the last minute{'' if quiet else ': measure on a quiet machine'}"
-    )
+    return _check("load", quiet, f"{load:.2f} over the last minute{'' if quiet else ': measure on a quiet machine'}")

@@ -86,9 +86,7 @@ _RUN = [
     ),
 ]
 _OUTPUT = [
-    _option(
-        "-o", "--output", metavar="DIR", default="results", show_default=True, help="Parent of the results."
-    ),
+    _option("-o", "--output", metavar="DIR", default="results", show_default=True, help="Parent of the results."),
     _option("--json", "as_json", is_flag=True, help="Pure JSON on stdout, everything else on stderr."),
     _option("-q", "--quiet", is_flag=True, help="No progress."),
     _option("--no-color", is_flag=True, help="No colours (also: NO_COLOR)."),
