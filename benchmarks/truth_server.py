@@ -1,0 +1,372 @@
+"""A server whose every write instant is known: the truth that a load generator is measured against.
+
+    python benchmarks/truth_server.py --port-file /tmp/port.json --ttft-ms 50 --gap-ms 20
+
+It speaks the streaming completions and chat APIs, waits a fixed time before the first token and between
+tokens, and logs CLOCK_MONOTONIC right before each ``send``: late timers do not matter, since what is compared
+is what was written. ``GET /log`` gives the log, ``GET /clear`` empties it. The ``model`` of a request selects
+a scenario: ``truth``, or one of the quirks below, which imitate what real servers do to clients.
+
+It uses plain sockets on asyncio's own loop and nothing of pdbench, so that no mistake is made twice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic_ns
+from typing import Any, NamedTuple
+
+_OK_HEAD = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\r\n"
+)
+_END = b"0\r\n\r\n"
+
+
+class Step(NamedTuple):
+    """Wait, then write in one ``send``. ``tokens``: how many events in it bear a token. ``close``: hang up."""
+
+    after_ms: float
+    data: bytes
+    tokens: int = 0
+    close: bool = False
+
+
+class Ask(NamedTuple):
+    """What a request wants."""
+
+    id: str
+    chat: bool
+    model: str
+    prompt_tokens: int
+    max_tokens: int
+    continuous: bool
+    ttft_ms: float
+    gap_ms: float
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+def event(payload: dict[str, Any] | str) -> bytes:
+    text = payload if isinstance(payload, str) else json.dumps(payload)
+    return b"data: " + text.encode() + b"\n\n"
+
+
+def token(ask: Ask, i: int, **more: Any) -> dict[str, Any]:
+    """One token's chunk in the shape of the API asked for."""
+    finish = "length" if i == ask.max_tokens - 1 else None
+    choice: dict[str, Any] = {"index": 0, "finish_reason": finish, "logprobs": None}
+    if ask.chat:
+        choice["delta"] = {"content": f" tok{i}"}
+    else:
+        choice["text"] = f" tok{i}"
+    body = {"id": ask.id, "created": 1700000000, "model": ask.model, "choices": [choice], **more}
+    body["object"] = "chat.completion.chunk" if ask.chat else "text_completion"
+    if ask.continuous:
+        body["usage"] = usage(ask, i + 1)
+    return body
+
+
+def usage(ask: Ask, completion: int) -> dict[str, int]:
+    return {
+        "prompt_tokens": ask.prompt_tokens,
+        "completion_tokens": completion,
+        "total_tokens": ask.prompt_tokens + completion,
+    }
+
+
+def tokens(ask: Ask, head: bytes = _OK_HEAD, frame: Callable[[bytes], bytes] = chunk) -> list[Step]:
+    steps = [Step(ask.ttft_ms, head + frame(event(token(ask, 0))), 1)]
+    steps += [Step(ask.gap_ms, frame(event(token(ask, i))), 1) for i in range(1, ask.max_tokens)]
+    return steps
+
+
+def ending(ask: Ask) -> bytes:
+    last = {"id": ask.id, "choices": [], "usage": usage(ask, ask.max_tokens)}
+    return chunk(event(last)) + chunk(event("[DONE]")) + _END
+
+
+def truth(ask: Ask) -> list[Step]:
+    return [*tokens(ask), Step(0, ending(ask))]
+
+
+def role_first(ask: Ask) -> list[Step]:
+    """llama.cpp and transformers: the role, with a null content, long before the first token."""
+    role = {"choices": [{"index": 0, "delta": {"role": "assistant", "content": None}, "finish_reason": None}]}
+    first = Step(1, _OK_HEAD + chunk(event(role)) + chunk(b": a comment\n\n"))
+    return [first, *tokens(ask, head=b""), Step(0, ending(ask))]
+
+
+def reasoning(ask: Ask) -> list[Step]:
+    thought = {"choices": [{"index": 0, "delta": {"reasoning_content": "hm"}, "finish_reason": None}]}
+    first = Step(ask.ttft_ms, _OK_HEAD + chunk(event(thought)), 1)
+    rest = [Step(ask.gap_ms, chunk(event(token(ask, i))), 1) for i in range(1, ask.max_tokens)]
+    return [first, *rest, Step(0, ending(ask))]
+
+
+def usage_in_last(ask: Ask) -> list[Step]:
+    *steps, _ = tokens(ask)
+    last = token(ask, ask.max_tokens - 1, usage=usage(ask, ask.max_tokens))
+    return [*steps, Step(ask.gap_ms, chunk(event(last)), 1), Step(0, chunk(event("[DONE]")) + _END)]
+
+
+def no_usage(ask: Ask) -> list[Step]:
+    return [*tokens(ask), Step(0, chunk(event("[DONE]")) + _END)]
+
+
+def no_done(ask: Ask) -> list[Step]:
+    return [*tokens(ask), Step(0, _END)]
+
+
+def open_end(ask: Ask) -> list[Step]:
+    """``[DONE]``, but the body is never ended."""
+    return [*tokens(ask), Step(0, ending(ask).removesuffix(_END))]
+
+
+def until_close(ask: Ask) -> list[Step]:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+    return [*tokens(ask, head, bytes), Step(0, event("[DONE]"), close=True)]
+
+
+def pairs(ask: Ask) -> list[Step]:
+    """Two events in one write, and usage for both in a chunk of its own."""
+    steps = [Step(ask.ttft_ms, _OK_HEAD)]
+    for i in range(0, ask.max_tokens, 2):
+        both = b"".join(chunk(event(token(ask, j))) for j in range(i, min(i + 2, ask.max_tokens)))
+        steps.append(Step(ask.gap_ms, both, min(2, ask.max_tokens - i)))
+    return [*steps, Step(0, ending(ask))]
+
+
+def broken_off(ask: Ask) -> list[Step]:
+    return [*tokens(ask)[:2], Step(1, b"", close=True)]
+
+
+def ended_early(ask: Ask) -> list[Step]:
+    return [*tokens(ask)[:2], Step(1, _END)]
+
+
+def error_inside(ask: Ask) -> list[Step]:
+    fault = {"error": {"message": "CUDA out of memory", "type": "InternalServerError", "code": 500}}
+    return [*tokens(ask)[:2], Step(1, chunk(event(fault)) + chunk(event("[DONE]")) + _END)]
+
+
+def no_token(ask: Ask) -> list[Step]:
+    return [Step(1, _OK_HEAD + ending(ask))]
+
+
+def oversized(_: Ask) -> list[Step]:
+    return [Step(1, _OK_HEAD), *[Step(0, chunk(b"data: " + b"x" * 60_000)) for _ in range(40)]]
+
+
+def silent(_: Ask) -> list[Step]:
+    return []
+
+
+def plain(status: str, body: bytes, *headers: str) -> Callable[[Ask], list[Step]]:
+    head = "\r\n".join((f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers)) + "\r\n\r\n"
+    return lambda _: [Step(1, head.encode() + body)]
+
+
+_JSON = "Content-Type: application/json"
+SCENARIOS: dict[str, Callable[[Ask], list[Step]]] = {
+    "truth": truth,
+    "role-first": role_first,
+    "reasoning": reasoning,
+    "usage-in-last": usage_in_last,
+    "no-usage": no_usage,
+    "no-done": no_done,
+    "open-end": open_end,
+    "until-close": until_close,
+    "pairs": pairs,
+    "broken-off": broken_off,
+    "ended-early": ended_early,
+    "error-inside": error_inside,
+    "no-token": no_token,
+    "oversized": oversized,
+    "silent": silent,
+    "stale": truth,
+    "reject": plain("429 Too Many Requests", b'{"error":{"message":"queue is full"}}', _JSON),
+    "overloaded": plain("503 Service Unavailable", b'{"detail":"draining"}', _JSON),
+    "fails": plain("500 Internal Server Error", b'{"error":"boom"}', _JSON),
+    "redirect": plain("307 Temporary Redirect", b"", "Location: http://elsewhere.invalid/"),
+    "json": plain("200 OK", b'{"choices":[{"text":"all at once"}]}', _JSON),
+    "gzip": plain("200 OK", b"\x1f\x8b", "Content-Type: text/event-stream", "Content-Encoding: gzip"),
+    "no-http": lambda _: [Step(1, b"SSH-2.0-OpenSSH_9.6\r\n", close=True)],
+}
+
+
+class Peer:
+    """One client connection."""
+
+    def __init__(self, server: TruthServer, sock: socket.socket) -> None:
+        self._server = server
+        self._sock = sock
+        self._in = b""
+        self._out = b""
+        self._steps: list[Step] = []
+        self._entry: dict[str, Any] | None = None
+        self._answered = 0
+        self._at = 0.0
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        server.loop.add_reader(sock.fileno(), self._readable)
+
+    def _readable(self) -> None:
+        now = monotonic_ns()
+        try:
+            data = self._sock.recv(1 << 18)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.close()
+            return
+        self._in += data
+        head, end, rest = self._in.partition(b"\r\n\r\n")
+        if not end:
+            return
+        lines = head.decode("latin-1").split("\r\n")
+        headers = {k.lower(): v for k, _, v in (line.partition(": ") for line in lines[1:])}
+        length = int(headers.get("content-length", "0"))
+        if len(rest) < length:
+            return
+        self._in = rest[length:]
+        self._request(lines[0].split(" ")[1], headers, rest[:length], now)
+
+    def _request(self, path: str, headers: dict[str, str], body: bytes, now: int) -> None:
+        if not body:
+            self._admin(path)
+            return
+        fields = json.loads(body)
+        text = fields.get("prompt") or fields["messages"][0]["content"]
+        ask = Ask(
+            id=headers.get("x-request-id", ""),
+            chat="messages" in fields,
+            model=fields["model"],
+            prompt_tokens=len(text.split()),
+            max_tokens=fields["max_tokens"],
+            continuous=bool(fields.get("stream_options", {}).get("continuous_usage_stats")),
+            ttft_ms=self._server.ttft_ms,
+            gap_ms=self._server.gap_ms,
+        )
+        if ask.model == "stale" and self._answered:
+            self.close()  # a kept connection that is no longer served
+            return
+        self._entry = {"request_id": ask.id, "received_ns": now, "write_ns": [], "prompt_tokens": ask.prompt_tokens}
+        self._server.log.append(self._entry)
+        self._steps = SCENARIOS[ask.model](ask)
+        self._at = self._server.loop.time()
+        self._next()
+
+    def _admin(self, path: str) -> None:
+        answer: dict[str, Any] = {"requests": self._server.log} if path == "/log" else {"status": "ok"}
+        if path == "/clear":
+            self._server.log.clear()
+        body = json.dumps(answer).encode()
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        self._write(head.encode() + body)
+
+    def _next(self) -> None:
+        if not self._steps:
+            self._answered += 1
+            return
+        self._at += self._steps[0].after_ms / 1e3
+        self._server.loop.call_at(self._at, self._step)
+
+    def _step(self) -> None:
+        if self._sock.fileno() < 0 or not self._steps:
+            return
+        step = self._steps.pop(0)
+        stamp = monotonic_ns()
+        if step.data:
+            self._write(step.data)
+        if self._entry is not None:
+            self._entry["write_ns"] += [stamp] * step.tokens
+        if step.close:
+            self.close()
+            return
+        self._next()
+
+    def _write(self, data: bytes) -> None:
+        if self._out:
+            self._out += data
+            return
+        self._out = data
+        self._flush()
+
+    def _flush(self) -> None:
+        try:
+            self._out = self._out[self._sock.send(self._out) :]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.close()
+            return
+        if self._out:
+            self._server.loop.add_writer(self._sock.fileno(), self._flush)
+        else:
+            self._server.loop.remove_writer(self._sock.fileno())
+
+    def close(self) -> None:
+        if self._sock.fileno() < 0:
+            return
+        self._server.loop.remove_reader(self._sock.fileno())
+        self._server.loop.remove_writer(self._sock.fileno())
+        self._sock.close()
+        self._steps = []
+
+
+class TruthServer:
+    """Listens on 127.0.0.1."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, ttft_ms: float, gap_ms: float, port: int = 0) -> None:
+        self.loop = loop
+        self.ttft_ms = ttft_ms
+        self.gap_ms = gap_ms
+        self.log: list[dict[str, Any]] = []
+        self._sock = socket.socket()
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._sock.bind(("127.0.0.1", port))
+        self._sock.listen(1024)
+        self._sock.setblocking(False)
+        loop.add_reader(self._sock.fileno(), self._accept)
+
+    @property
+    def port(self) -> int:
+        return int(self._sock.getsockname()[1])
+
+    def _accept(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                sock, _ = self._sock.accept()
+                Peer(self, sock)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port-file", type=Path, required=True)
+    parser.add_argument("--ttft-ms", type=float, default=50.0)
+    parser.add_argument("--gap-ms", type=float, default=20.0)
+    options = parser.parse_args()
+    loop = asyncio.new_event_loop()
+    server = TruthServer(loop, options.ttft_ms, options.gap_ms)
+    # Ends with its starter: stdin closes.
+    loop.add_reader(sys.stdin.fileno(), lambda: None if os.read(0, 4096) else loop.stop())
+    partial = options.port_file.with_suffix(".part")
+    partial.write_text(json.dumps({"host": "127.0.0.1", "port": server.port}))
+    partial.rename(options.port_file)
+    loop.run_forever()
+
+
+if __name__ == "__main__":
+    main()

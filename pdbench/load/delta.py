@@ -1,0 +1,107 @@
+"""What engine and steering process say to each other: one JSON object a line, each way.
+
+To the engine: the job, then ``Start``, perhaps ``Stop``; a closed pipe means stop too. From the engine:
+``Ready``, a ``Delta`` a second, and ``Final`` last; ``Refused`` instead of ``Ready`` when it cannot work.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from pdbench.load.lag import LagSummary
+
+Clock = Literal["kernel", "user"]
+
+
+class Start(msgspec.Struct, frozen=True, tag="start"):
+    """Run with this t0 (CLOCK_MONOTONIC ns, in the future)."""
+
+    t0_ns: int
+
+
+class Stop(msgspec.Struct, frozen=True, tag="stop"):
+    """End now: what runs becomes ``unfinished``, the rest is not offered."""
+
+
+class Ready(msgspec.Struct, frozen=True, tag="ready"):
+    """Connections are open, the first bodies are made."""
+
+    clock: Clock
+    connections: int
+    pid: int
+
+
+class Refused(msgspec.Struct, frozen=True, tag="refused"):
+    """The job cannot be run."""
+
+    error: str
+    where: str = ""
+    remedy: str = ""
+
+
+class Done(msgspec.Struct, frozen=True, array_like=True):
+    """One finished request. Times from the scheduled instant; ``None`` where there is none."""
+
+    status: str
+    ttft_ms: float | None
+    e2e_ms: float | None
+    tokens: int
+    error: str
+
+
+class Delta(msgspec.Struct, frozen=True, kw_only=True, tag="delta"):
+    """What happened since the last one; the counts are those of the run so far, warm-up included.
+
+    ``offered``: due by now; ``sent``: written to a socket; ``failed``: ended in any way but ``ok``.
+    ``ttft_hdr`` and ``tbt_hdr`` are HdrHistograms (us) of this interval, ``""`` when empty.
+    """
+
+    t_s: float
+    planned: int
+    offered: int
+    sent: int
+    ok: int
+    failed: int
+    in_flight: int
+    waiting: int
+    tokens: int
+    dispatch_lag: LagSummary
+    client_lag: LagSummary
+    ttft_hdr: str
+    tbt_hdr: str
+    done: list[Done]
+
+
+class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the engine did, for the manifest and the audit. Lags include the warm-up."""
+
+    clock: Clock
+    timer: str
+    dispatch_lag: LagSummary
+    client_lag: LagSummary
+    cpu_s: float
+    wall_s: float
+    connections_opened: int
+    connections_failed: int
+    retried: int
+    late_bodies: int
+    reads: int
+    max_events_per_read: int
+    clock_offset_drift_ns: int
+    python: str
+    uvloop: str
+
+
+class Final(msgspec.Struct, frozen=True, kw_only=True, tag="final"):
+    """The run is over and the journal closed. ``stopped``: before its end."""
+
+    stopped: bool
+    offered: int
+    recorded: int
+    facts: EngineFacts
+
+
+ToEngine = Start | Stop
+FromEngine = Ready | Refused | Delta | Final

@@ -1,0 +1,199 @@
+"""Two ways to receive bytes with a time on them, behind one small protocol.
+
+``KernelWire``: plain TCP on Linux. The kernel stamps each packet as it arrives (``SO_TIMESTAMPNS``), however
+late this process comes round to read it: when hundreds of streams emit together, a stamp taken in userspace
+is late by the length of the burst, the kernel's is not. If one read took several segments, the stamp is the
+last one's.
+
+``UserWire``: an asyncio Protocol, for TLS and for other systems. The stamp is the first thing taken when
+bytes are handed over.
+
+Between two reads both let a due request out first (``Pacer``), so that a burst of answers does not delay
+the next question.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+import sys
+from time import monotonic_ns
+from typing import Protocol, cast
+
+from pdbench.load.clock import ClockOffset
+
+SO_TIMESTAMPNS = 35  # asm-generic/socket.h, "_OLD" layout: two native longs; Python has no name for it
+_STAMP = struct.Struct("@qq")
+_READ_BYTES = 65536
+_ANCILLARY_BYTES = 64
+_TOO_EARLY = (BlockingIOError, InterruptedError)
+
+
+class Receiver(Protocol):
+    """Who gets the bytes."""
+
+    def on_read(self, stamp_ns: int, read_ns: int, data: bytes) -> None:
+        """``stamp_ns``: arrival; ``read_ns``: when userspace had it. Equal on the user clock."""
+
+    def on_lost(self, error: str) -> None:
+        """The connection is gone; ``error`` is ``""`` when the peer closed it in an orderly way."""
+
+
+class Wire(Protocol):
+    """A connected socket."""
+
+    def write(self, data: bytes) -> int:
+        """Hand bytes to the socket; returns CLOCK_MONOTONIC ns taken just before."""
+
+    def close(self) -> None:
+        """Close at once; no callback comes after."""
+
+
+class Pacer(Protocol):
+    """Who has requests to send at given instants."""
+
+    due_ns: int
+
+    def fire(self) -> None:
+        """Send what is due."""
+
+
+def kernel_stamps_work() -> bool:
+    """Whether this system stamps received TCP bytes in the layout we unpack."""
+    if not sys.platform.startswith("linux") or struct.calcsize("l") != 8:
+        return False
+    try:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+    except OSError:
+        return False
+    return True
+
+
+class KernelWire:
+    """See the module's docstring."""
+
+    __slots__ = ("_clock", "_fd", "_loop", "_out", "_pacer", "_receiver", "_sock")
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        receiver: Receiver,
+        clock: ClockOffset,
+        pacer: Pacer,
+    ) -> None:
+        self._loop = loop
+        self._sock = sock
+        self._fd = sock.fileno()
+        self._receiver: Receiver | None = receiver
+        self._clock = clock
+        self._pacer = pacer
+        self._out: memoryview | None = None
+        loop.add_reader(self._fd, self._readable)
+
+    def write(self, data: bytes) -> int:
+        now = monotonic_ns()
+        try:
+            sent = self._sock.send(data)
+        except _TOO_EARLY:
+            sent = 0
+        except OSError as error:
+            # Said later: the caller is still noting that the request went out.
+            self._loop.call_soon(self._lose, _reason(error))
+            return now
+        if sent < len(data):
+            self._out = memoryview(data)[sent:]
+            self._loop.add_writer(self._fd, self._writable)
+        return now
+
+    def _writable(self) -> None:
+        if self._out is None or self._receiver is None:
+            return
+        try:
+            self._out = self._out[self._sock.send(self._out) :]
+        except _TOO_EARLY:
+            return
+        except OSError as error:
+            self._lose(_reason(error))
+            return
+        if not self._out:
+            self._out = None
+            self._loop.remove_writer(self._fd)
+
+    def _readable(self) -> None:
+        if self._receiver is None:
+            return
+        try:
+            data, ancillary, _, _ = self._sock.recvmsg(_READ_BYTES, _ANCILLARY_BYTES)
+        except _TOO_EARLY:
+            return
+        except OSError as error:
+            self._lose(_reason(error))
+            return
+        read_ns = stamp_ns = monotonic_ns()
+        if self._pacer.due_ns <= read_ns:
+            self._pacer.fire()
+        if not data:
+            self._lose("")
+            return
+        if ancillary:
+            seconds, nanoseconds = _STAMP.unpack(ancillary[0][2])
+            stamp_ns = self._clock.monotonic_ns(seconds * 1_000_000_000 + nanoseconds, read_ns)
+        self._receiver.on_read(stamp_ns, read_ns, data)
+
+    def _lose(self, error: str) -> None:
+        receiver = self._receiver
+        self.close()
+        if receiver is not None:
+            receiver.on_lost(error)
+
+    def close(self) -> None:
+        if self._receiver is None:
+            return
+        self._receiver = None
+        self._loop.remove_reader(self._fd)
+        if self._out is not None:
+            self._loop.remove_writer(self._fd)
+        self._sock.close()
+
+
+class UserWire(asyncio.Protocol):
+    """See the module's docstring."""
+
+    def __init__(self, receiver: Receiver, pacer: Pacer) -> None:
+        self._receiver: Receiver | None = receiver
+        self._pacer = pacer
+        self._transport: asyncio.WriteTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.WriteTransport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        now = monotonic_ns()
+        if self._pacer.due_ns <= now:
+            self._pacer.fire()
+        if self._receiver is not None:
+            self._receiver.on_read(now, now, data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        receiver, self._receiver, self._transport = self._receiver, None, None
+        if receiver is not None:
+            receiver.on_lost(_reason(exc) if exc is not None else "")
+
+    def write(self, data: bytes) -> int:
+        now = monotonic_ns()
+        if self._transport is not None:
+            self._transport.write(data)
+        return now
+
+    def close(self) -> None:
+        transport, self._receiver, self._transport = self._transport, None, None
+        if transport is not None:
+            transport.abort()
+
+
+def _reason(error: BaseException) -> str:
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return f"connection lost: {text}"
