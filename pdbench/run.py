@@ -74,6 +74,8 @@ def run_plan(arm: Arm, plan: Plan, pair: int, ctx: RunContext) -> RunResult:
     if died:
         arm.note_death(pair)
         ctx.progress.event(f"{arm.name}: the server died; its last lines:\n" + _indented(arm.last_lines))
+    if outcome.status == "engine_died":
+        ctx.progress.event(f"the load engine ended early: {outcome.reason}\n{_indented(outcome.stderr)}")
     live.end("died" if died else outcome.status)
     requests, tokens = to_frames(outcome.records, arm.name, pair)
     window = _measured_window(requests)
@@ -83,7 +85,7 @@ def run_plan(arm: Arm, plan: Plan, pair: int, ctx: RunContext) -> RunResult:
         pair=pair,
         scheduled=int((~plan.warmup).sum()),
         status=outcome.status,
-        clock=outcome.clock,
+        clock=outcome.clock or "user",
         requests=requests,
         tokens=tokens,
         receive_lag_p99_ns=_user_clock_lag_ns(outcome),

@@ -100,6 +100,8 @@ def make_progress(*, quiet: bool, color: bool) -> Progress:
 
 def line_of(view: ArmView) -> str:
     """``"disaggregated pair 2/6 running 12/70, 0 failed, P90 TTFT 310 ms, TPOT 12.1 ms, gap 25.0 ms"``."""
+    if not view.total:
+        return f"{view.name} {view.state}"
     text = f"{view.name} pair {view.pair + 1}/{view.pairs} {view.state} {view.done}/{view.total}"
     if view.failed:
         text += f", {view.failed} failed"
@@ -115,9 +117,9 @@ def _table(views: list[ArmView]) -> Table:
     for view in views:
         table.add_row(
             view.name,
-            f"{view.pair + 1}/{view.pairs}",
+            f"{view.pair + 1}/{view.pairs}" if view.total else "",
             view.state,
-            f"{view.done}/{view.total}",
+            f"{view.done}/{view.total}" if view.total else "",
             str(view.failed),
             *(
                 "" if value is None else f"{value:.3g}"

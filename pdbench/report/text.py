@@ -83,7 +83,7 @@ def _title(document: Document) -> str:
     parts = [f"{document['kind']}: workload {workload['name']}"]
     if rate is not None:
         parts.append(f"{rate:g} req/s")
-    if "pairs" in document:
+    if document.get("comparisons"):
         parts.append(f"{document['pairs']} pair{'s' * (document['pairs'] != 1)}")
     return ", ".join(parts)
 
