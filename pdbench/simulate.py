@@ -80,6 +80,7 @@ def simulate(backend: Backend, workload: Workload, settings: Settings, progress:
         base=backend.name,
         warnings=[],
     )
+    document["simulated"] = True
     if scheduled <= SHOWN_REQUESTS:
         document["requests"] = shown(result["requests"], plan)
     store = RunStore(run_dir)
