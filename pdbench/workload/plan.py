@@ -27,8 +27,9 @@ from pdbench.workload.traces import TraceRow, read_slice
 # Warm-up keeps the pace of the measured part, held between these: quick enough not to bore, slow enough
 # that the first, cold steps of a worker do not pile up a queue.
 _WARMUP_GAP_S = (0.1, 0.5)
-# Between the last warm-up request and the measured window, so that its queue has drained.
-_SETTLE_S = 1.0
+# Between the last warm-up request and the measured window, so that its queue has drained. A workload that
+# names its instants is a picture drawn by hand: it starts from an empty server.
+_SETTLE_S, _SETTLE_AT_S = 1.0, 6.0
 _LONGEST_S = 366 * 86_400.0
 _ARRIVALS, _PROMPTS, _OUTPUTS, _WARM_PROMPTS, _WARM_OUTPUTS = range(5)
 
@@ -99,7 +100,8 @@ def make_plan(workload: Workload, *, seed: int, pair: int = 0, max_model_len: in
     if us[-1] > _LONGEST_S * 1e6:
         raise UsageError("the plan is longer than a year", where="--rate", remedy="raise the rate")
     warm = workload.warmup
-    warm_us, start_us = _warmup_us(warm, us)
+    settle_s = _SETTLE_AT_S if workload.arrivals.process == "at" else _SETTLE_S
+    warm_us, start_us = _warmup_us(warm, us, settle_s)
     warm_prompts = _warm_lengths(workload.prompt_tokens, streams[_WARM_PROMPTS], warm, prompts)
     warm_outputs = _warm_lengths(workload.output_tokens, streams[_WARM_OUTPUTS], warm, outputs)
     return Plan(
@@ -179,14 +181,14 @@ def _stretch(workload: Workload, t_ns: Ints) -> float:
     return natural / workload.arrivals.rate
 
 
-def _warmup_us(warm: int, us: Floats) -> tuple[Floats, float]:
+def _warmup_us(warm: int, us: Floats, settle_s: float) -> tuple[Floats, float]:
     """Due times of the warm-up requests and the start of the measured window, in us."""
     if warm == 0:
         return np.zeros(0), 0.0
     low, high = _WARMUP_GAP_S
     gap_us = round(min(max(us[-1] / 1e6 / len(us), low), high) * 1e6)
     times = np.arange(warm, dtype=np.float64) * gap_us
-    return times, float(times[-1] + _SETTLE_S * 1e6)
+    return times, float(times[-1] + settle_s * 1e6)
 
 
 def _warm_lengths(law: Lengths | None, stream: np.random.SeedSequence, warm: int, measured: Counts) -> Counts:
