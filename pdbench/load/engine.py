@@ -37,6 +37,7 @@ from pdbench.load.pool import Pool
 from pdbench.load.probe import LagProbe
 from pdbench.load.recorder import Recorder
 from pdbench.load.sender import Sender
+from pdbench.load.timer import LEAD_NS
 from pdbench.load.wire import kernel_stamps_work
 
 _WARM_LIMIT_S = 3.0
@@ -60,7 +61,9 @@ class Engine:
         bodies = BodyMaker(job, api_key(job.api_key_env))
         self._journal = Journal(Path(job.journal))
         self._recorder = Recorder(job, bodies, self._journal)
-        self._sender = Sender(loop, job, bodies, self._recorder.take, self._all_ended)
+        # Waiting out the last moment before a send delays reads: harmless only if the kernel stamps them.
+        lead_ns = LEAD_NS if self._clock is not None else 0
+        self._sender = Sender(loop, job, bodies, self._recorder.take, self._all_ended, lead_ns)
         self._pool = Pool(
             loop,
             where,

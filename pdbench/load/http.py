@@ -233,5 +233,3 @@ def head_fault(status: int, head: dict[bytes, bytes]) -> str:
 
 def _text(value: bytes) -> str:
     return value.decode("latin-1").strip()[:200]
-
-

@@ -57,9 +57,7 @@ def _bears_token(choices: list[_Choice]) -> bool:
         if choice.text:
             return True
         delta = choice.delta
-        if delta is not None and (
-            delta.content or delta.reasoning_content or delta.reasoning or delta.tool_calls
-        ):
+        if delta is not None and (delta.content or delta.reasoning_content or delta.reasoning or delta.tool_calls):
             return True
     return False
 

@@ -136,9 +136,7 @@ class Pool:
         name = self._endpoint.host if self._tls is not None else None
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                await self._loop.create_connection(
-                    lambda: wire, sock=sock, ssl=self._tls, server_hostname=name
-                )
+                await self._loop.create_connection(lambda: wire, sock=sock, ssl=self._tls, server_hostname=name)
         except TimeoutError:
             sock.close()
             self._refused(f"no TLS handshake within {CONNECT_TIMEOUT_S:g} s")

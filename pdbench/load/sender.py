@@ -59,6 +59,7 @@ class Sender:
         bodies: BodyMaker,
         on_flight_end: Callable[[Flight], None],
         on_all_ended: Callable[[], None],
+        lead_ns: int = 0,
     ) -> None:
         self._loop = loop
         self._job = job
@@ -84,7 +85,7 @@ class Sender:
         self.late_bodies = 0
         self.dispatch_lag = LagLog()
         self.idle = IdleWork(loop, self)
-        self._alarm = make_alarm(loop, self.fire)
+        self._alarm = make_alarm(loop, self.fire, lead_ns)
 
     @property
     def timer(self) -> str:
@@ -174,9 +175,7 @@ class Sender:
 
     def _wants_bodies(self) -> bool:
         ahead = len(self._made)
-        return (
-            ahead < LOOKAHEAD and self._made_bytes < LOOKAHEAD_BYTES and self.offered + ahead < len(self._job)
-        )
+        return ahead < LOOKAHEAD and self._made_bytes < LOOKAHEAD_BYTES and self.offered + ahead < len(self._job)
 
     def _make_body(self) -> None:
         data = self._bodies.make(self.offered + len(self._made))

@@ -33,14 +33,14 @@ def offered_rate(scheduled_ns: Sequence[int], at_ns: int) -> int:
     return bisect_left(scheduled_ns, at_ns + _WINDOW_NS) - bisect_left(scheduled_ns, at_ns)
 
 
-class ArrivalShape(locust.LoadTestShape):  # type: ignore[misc]
+class ArrivalShape(locust.LoadTestShape):
     """The plan as a Locust shape: the "user count" of a tick is the offered rate in requests per second.
 
     The instants themselves were fixed before the run; Locust shows the rate and never issues a request.
     """
 
     def __init__(self, scheduled_ns: Sequence[int]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._scheduled_ns = scheduled_ns
         self.over = False
 
@@ -48,16 +48,17 @@ class ArrivalShape(locust.LoadTestShape):  # type: ignore[misc]
         """(offered rate, the same), at least 1; ``None`` once the run is over."""
         if self.over:
             return None
-        rate = max(1, offered_rate(self._scheduled_ns, int(self.get_run_time() * 1e9)))
+        run_time_s = float(self.get_run_time())  # type: ignore[no-untyped-call]
+        rate = max(1, offered_rate(self._scheduled_ns, int(run_time_s * 1e9)))
         return rate, float(rate)
 
 
-class EngineKeeper(locust.User):  # type: ignore[misc]
+class EngineKeeper(locust.User):
     """The one user that Locust wants to have. The engine was started by ``test_start``, not by it."""
 
     fixed_count = 1
 
-    @locust.task  # type: ignore[untyped-decorator]
+    @locust.task
     def rest(self) -> None:
         gevent.sleep(3600)
 
