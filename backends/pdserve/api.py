@@ -179,9 +179,6 @@ class Api:
             self._live.discard(request_id)
 
 
-_closing: set[asyncio.Future[None]] = set()
-
-
 class _Run:
     """An accepted request, token by token. Leaving it, however that comes, closes the service's iterator
     (which frees the request's slots) and reads off the meter."""
@@ -196,12 +193,17 @@ class _Run:
 
     async def __aexit__(self, *_: object) -> None:
         self._meter.end(self.answer.finish or "abort", time.monotonic_ns())
-        # In a task of its own: a client's leaving may cancel this handler again while it closes, and a close
-        # cut short would leave a slot stuck. The loop holds tasks weakly, hence the set.
+        # In a task of its own: a client's leaving may cancel this handler again while it closes. A close cut
+        # short would leave a slot stuck, and an id freed before its close is done could be given anew.
         closing = asyncio.ensure_future(self._close())
-        _closing.add(closing)
-        closing.add_done_callback(_closing.discard)
-        await asyncio.shield(closing)
+        cancelled = None
+        while not closing.done():
+            try:
+                await asyncio.shield(closing)
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if cancelled is not None:
+            raise cancelled
 
     async def _close(self) -> None:
         close = getattr(self._outputs, "aclose", None)

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 from aiohttp import web
 
-from pdserve.api import build_app
+from pdserve.api import build_app, make_runner
 from pdserve.cluster import Cluster, StartError
 from pdserve.config import BackendConfig, ConfigError, Problem
 from pdserve.log import log
@@ -58,7 +58,7 @@ async def _serve(config: BackendConfig, listener: socket.socket, port_file: Path
     if lifeline:
         threading.Thread(target=_lifeline, args=(loop, stop), daemon=True).start()
     cluster = Cluster(config)
-    runner = web.AppRunner(build_app(cluster), access_log=None, handler_cancellation=True)
+    runner = make_runner(build_app(cluster))
     try:
         await runner.setup()
         await web.SockSite(runner, listener, backlog=_BACKLOG).start()

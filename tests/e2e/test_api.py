@@ -12,7 +12,8 @@ import pytest
 
 from pdserve import api
 from pdserve.service import GenerateRequest, Output, Unavailable
-from tests.e2e.fake_service import EOS, FakeService, Live, live, sample, tokens, until
+from tests.e2e.client import sample, until
+from tests.e2e.fake_service import EOS, FakeService, Live, live, tokens
 
 pytestmark = pytest.mark.e2e
 

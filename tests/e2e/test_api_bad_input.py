@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.e2e.fake_service import FakeService, Live, live, until
+from tests.e2e.client import until
+from tests.e2e.fake_service import FakeService, Live, live
 
 pytestmark = pytest.mark.e2e
 

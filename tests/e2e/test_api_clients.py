@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from pdserve.service import GenerateRequest, Output
-from tests.e2e.fake_service import FakeService, Live, count_up, live, sample, until
+from tests.e2e.client import sample, until
+from tests.e2e.fake_service import FakeService, Live, count_up, live
 
 pytestmark = pytest.mark.e2e
 
