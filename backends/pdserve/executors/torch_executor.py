@@ -47,7 +47,8 @@ class TorchExecutor:
         with torch.inference_mode():
             typed = {name: tensor.to(dtype) for name, tensor in weights.items()}
             self.model = Llama(shape, typed, device=self.device, attention=attention, prepack=prepack)
-            self.kv = KVSlab(shape, slots, max_len, dtype, self.device)
+        # Outside inference mode: connectors copy into the slab from wherever they run.
+        self.kv = KVSlab(shape, slots, max_len, dtype, self.device)
 
     def run(self, chunks: Sequence[Chunk]) -> list[int | None]:
         """See ``Executor``. Raises ``ValueError`` for a chunk outside its slot or beyond what is known."""

@@ -112,7 +112,7 @@ class WordTokenizer:
     def _token(self, text: str) -> int:
         known = self._ids.get(text)
         # crc32 and not hash(): the latter is salted per process, and workers must agree.
-        return known if known is not None else zlib.crc32(text.encode()) % self.vocab_size
+        return known if known is not None else zlib.crc32(text.encode(errors="surrogatepass")) % self.vocab_size
 
 
 class _WordStream:
@@ -148,7 +148,7 @@ class HfTokenizer:
         self._template = self._compile_template(directory)
 
     def encode(self, text: str) -> list[int]:
-        return list(self._tokenizer.encode(text).ids)
+        return self._ids(text, specials=True)
 
     def decode(self, tokens: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True))
@@ -166,10 +166,15 @@ class HfTokenizer:
             text = self._template(messages=list(messages), add_generation_prompt=True, **specials)
         except Exception as error:  # a template is a foreign program: whatever it raises is its own fault
             raise ModelError(f"the template failed: {error}", "chat_template") from error
-        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        return self._ids(text, specials=False)
 
     def stream(self) -> Detokenizer:
         return _HfStream(self.decode)
+
+    def _ids(self, text: str, *, specials: bool) -> list[int]:
+        # JSON can carry half a surrogate pair, which is no character and which the library refuses.
+        whole = text.encode(errors="replace").decode()
+        return list(self._tokenizer.encode(whole, add_special_tokens=specials).ids)
 
     def _special(self, name: str) -> str:
         """``tokenizer_config.json`` holds special tokens as text or as ``{"content": text}``."""
