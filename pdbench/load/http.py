@@ -93,6 +93,7 @@ class HttpConnection:
         self._in_body = False
         self._head_bytes = 0
         self._complete = False
+        self._keep_alive = False
         self._until_close = False
         self.wire: Wire | None = None
         self.opened_ns = monotonic_ns()
@@ -135,7 +136,7 @@ class HttpConnection:
             exchange.fault = exchange.fault or exchange.reader.error
         if self._complete:
             exchange.clean = True
-            self._end(self._parser.should_keep_alive() and not exchange.fault)
+            self._end(self._keep_alive and not exchange.fault)
         elif exchange.fault:
             self._end(reusable=False)
 
@@ -214,6 +215,7 @@ class HttpConnection:
     def on_message_complete(self) -> None:
         if self._status >= 200:
             self._complete = True
+            self._keep_alive = self._parser.should_keep_alive()  # the parser forgets it on return
 
 
 def head_fault(status: int, head: dict[bytes, bytes]) -> str:

@@ -1,0 +1,152 @@
+"""Heads, bodies and ends of HTTP answers, on a wire made of a list."""
+
+from __future__ import annotations
+
+import pytest
+
+from pdbench.load.http import MAX_HEAD_BYTES, Exchange, HttpConnection
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+EVENT = b'data: {"choices":[{"text":"a"}]}\n\n'
+CHUNK = b"%x\r\n%s\r\n" % (len(EVENT), EVENT)
+END = b"0\r\n\r\n"
+
+
+class FakeWire:
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+        self.closed = False
+
+    def write(self, data: bytes) -> int:
+        self.written.append(data)
+        return 7
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Owner:
+    def __init__(self) -> None:
+        self.ended: list[tuple[Exchange, bool]] = []
+        self.closed = 0
+
+    def exchange_ended(self, connection: HttpConnection, exchange: Exchange, reusable: bool) -> None:
+        self.ended.append((exchange, reusable))
+
+    def connection_closed(self, connection: HttpConnection) -> None:
+        self.closed += 1
+
+
+def asked() -> tuple[Owner, FakeWire, HttpConnection, Exchange]:
+    owner, wire = Owner(), FakeWire()
+    connection = HttpConnection(owner, kernel_stamps=True)
+    connection.wire = wire
+    exchange = Exchange(3)
+    assert connection.send(exchange, b"request") == 7
+    assert wire.written == [b"request"]
+    return owner, wire, connection, exchange
+
+
+@pytest.mark.parametrize("step", [1, 7, 1000])
+def test_an_answer_in_pieces_keeps_its_stamps(step: int) -> None:
+    owner, wire, connection, exchange = asked()
+    data = HEAD + CHUNK + CHUNK + END
+    for n, at in enumerate(range(0, len(data), step)):
+        connection.on_read(100 + n, 105 + n, data[at : at + step])
+    assert owner.ended == [(exchange, True)]
+    assert not wire.closed
+    exchange.settle()
+    assert exchange.clean
+    assert exchange.status == 200
+    assert len(exchange.reader.chunk_ns) == 2
+    assert exchange.reader.chunk_ns[0] == 100 + (len(HEAD + CHUNK) - 3) // step
+    assert set(exchange.user_lag_ns) == {5}
+    assert exchange.data_reads == len(exchange.user_lag_ns) == -(-len(data) // step)
+
+
+def test_a_connection_carries_one_answer_after_another() -> None:
+    owner, _, connection, _ = asked()
+    connection.on_read(1, 1, HEAD + CHUNK + END)
+    second = Exchange(4)
+    connection.send(second, b"again")
+    connection.on_read(2, 2, b"HTTP/1.1 100 Continue\r\n\r\n" + HEAD + CHUNK)
+    assert len(owner.ended) == 1
+    connection.on_read(3, 3, END)
+    assert [reusable for _, reusable in owner.ended] == [True, True]
+    second.settle()
+    assert second.reader.chunk_ns == [2]
+
+
+def answer(status: str, *headers: str, body: bytes = b"") -> bytes:
+    lines = (f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers)
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "fault", "reusable"),
+    [
+        (answer("200 OK", "Content-Type: application/json", body=b"{}"), 200, "not an event stream", False),
+        (answer("200 OK"), 200, "Content-Type: none", False),
+        (
+            answer("200 OK", "Content-Type: text/event-stream", "Content-Encoding: gzip"),
+            200,
+            "compressed (gzip)",
+            False,
+        ),
+        (answer("302 Found", "Location: /there"), 302, "redirect to /there", False),
+        (answer("429 Too Many", body=b"later"), 429, "", True),
+        (answer("500 Oops", "Connection: close", body=b"x"), 500, "", False),
+        (answer("200 OK", "Content-Type: Text/Event-Stream; charset=utf-8"), 200, "", True),
+        (b"SSH-2.0-OpenSSH\r\n", None, "not HTTP", False),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"x" * MAX_HEAD_BYTES, None, "head is larger", False),
+        (HEAD + b"zz\r\n", 200, "not HTTP", False),
+    ],
+)
+def test_heads(data: bytes, status: int | None, fault: str, reusable: bool) -> None:
+    owner, wire, connection, exchange = asked()
+    connection.on_read(1, 1, data)
+    assert owner.ended == [(exchange, reusable)]
+    assert wire.closed == (not reusable)
+    assert exchange.status == status
+    assert fault in exchange.fault
+    assert bool(fault) == bool(exchange.fault)
+
+
+@pytest.mark.parametrize(
+    ("head", "error", "clean", "lost"),
+    [
+        (HEAD, "", False, "closed the connection"),
+        (HEAD, "connection lost: reset", False, "reset"),
+        (b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n", "", True, "closed"),
+        (b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n", "reset", False, "reset"),
+    ],
+)
+def test_a_lost_connection(head: bytes, error: str, clean: bool, lost: str) -> None:
+    owner, _, connection, exchange = asked()
+    connection.on_read(1, 1, head)
+    connection.on_lost(error)
+    assert owner.ended == [(exchange, False)]
+    assert owner.closed == 1
+    assert exchange.clean == clean
+    assert lost in exchange.lost
+    assert not exchange.untouched
+
+
+def test_a_server_that_talks_unasked_is_dropped() -> None:
+    owner, wire, connection, _ = asked()
+    connection.on_read(1, 1, HEAD + CHUNK + END)
+    connection.on_read(2, 2, answer("408 Request Timeout"))
+    assert wire.closed
+    assert owner.closed == 1
+    assert len(owner.ended) == 1
+
+
+def test_a_body_without_end_stays_small_in_memory() -> None:
+    owner, _, connection, exchange = asked()
+    connection.on_read(1, 1, HEAD)
+    for _ in range(100):
+        connection.on_read(2, 2, b"%x\r\n" % 60_000 + b"x" * 60_000 + b"\r\n")
+        assert exchange.pending_bytes < 200_000
+        if owner.ended:
+            break
+    assert "larger than" in exchange.fault

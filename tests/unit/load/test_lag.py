@@ -1,0 +1,77 @@
+"""Lags, live histograms and the clock offset: small sums that must be right."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pdbench.load.clock import ClockOffset, measure_offset_ns
+from pdbench.load.histogram import HIGHEST_US, LiveHistogram
+from pdbench.load.lag import LagLog, LagSummary, bucket
+
+
+@given(value=st.integers(0, 1 << 62))
+def test_a_bucket_is_within_a_thousandth(value: int) -> None:
+    assert bucket(value) <= value
+    assert value - bucket(value) <= value / 1024
+
+
+@given(values=st.lists(st.integers(0, 10**12), min_size=1, max_size=200))
+def test_lag_percentiles_are_nearest_rank(values: list[int]) -> None:
+    log = LagLog()
+    log.extend(values)
+    found = log.summary()
+    ranked = sorted(values)
+    for q, got in ((50, found.p50_ms), (90, found.p90_ms), (99, found.p99_ms)):
+        assert got == bucket(ranked[math.ceil(len(values) * q / 100) - 1]) / 1e6
+    assert found.max_ms == ranked[-1] / 1e6
+    assert found.count == len(values)
+
+
+def test_no_lag_is_no_number() -> None:
+    assert LagLog().summary() == LagSummary(count=0, p50_ms=None, p99_ms=None)
+
+
+def test_histograms_merge_over_the_wire() -> None:
+    engine, view = LiveHistogram(), LiveHistogram()
+    engine.add_ns([1_000_000] * 90 + [50_000_000] * 10)
+    view.merge(engine.encode())
+    view.merge("")
+    view.merge(engine.encode())
+    assert view.count == 200
+    p50, p99 = view.percentiles_ms(50, 99)
+    assert p50 == pytest.approx(1.0, rel=0.002)
+    assert p99 == pytest.approx(50.0, rel=0.002)
+
+
+def test_a_histogram_loses_nothing() -> None:
+    histogram = LiveHistogram()
+    assert histogram.percentiles_ms(50) == [None]
+    assert histogram.encode() == ""
+    histogram.add_ns([0, 1, 7_200_000_000_000])
+    assert histogram.count == 3
+    assert histogram.percentiles_ms(100)[0] == pytest.approx(HIGHEST_US / 1e3, rel=0.002)
+
+
+def clock(*values: int) -> Iterator[int]:
+    return iter(values)
+
+
+def test_the_tightest_bracket_gives_the_offset() -> None:
+    mono = clock(0, 100, 200, 210, 300, 900)  # brackets of 100, 10 and 600 ns
+    real = clock(5_090, 5_205, 5_310)
+    assert measure_offset_ns(3, lambda: next(mono), lambda: next(real)) == 5_000
+
+
+def test_a_step_of_the_wall_clock_is_noticed_and_reported() -> None:
+    offsets = clock(1_000, 9_000, 9_000)
+    offset = ClockOffset(lambda: next(offsets))
+    assert offset.monotonic_ns(1_500, read_ns=600) == 500
+    assert offset.drift_ns == 0
+    assert offset.monotonic_ns(9_700, read_ns=750) == 700  # stepped by 8000: taken anew
+    assert offset.drift_ns == 8_000
+    assert offset.monotonic_ns(99_000, read_ns=800) == 800  # still impossible: the read's own time
