@@ -119,7 +119,6 @@ class Cluster:
             if self.failure.done():
                 raise StartError(self.failure.result())
             await asyncio.sleep(0.02)
-        self._introduce()
 
     async def _spawn(self, index: int, endpoint: str) -> asyncio.subprocess.Process:
         device, model = self.devices[index], self.config.model
@@ -187,6 +186,9 @@ class Cluster:
             self._steps.append({**step_row(index, event), "device": self.devices[index].name})
         elif isinstance(event, Hello):
             self._hellos[index] = event
+            if len(self._hellos) == len(self.devices):
+                # Before anybody can see the cluster ready: a pull must never come before its peer is known.
+                self._introduce()
         elif isinstance(event, Load):
             self._loads[index] = event
 
