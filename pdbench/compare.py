@@ -92,8 +92,7 @@ def compare(
     progress.event(f"{kind}: workload {workload.name}, results in {run_dir}")
     arms = [Arm(backend, run_dir) for backend in backends]
     with StopFlag() as stop, ExitStack() as stack:
-        for arm in arms:
-            stack.callback(arm.stop)
+        stack.callback(stop_all, arms)
         call = _Call(kind, workload, settings, progress, stop, arms, objectives, RunStore(run_dir), run_dir)
         call.resident = fits_in_memory(arms)
         with _logs_named(call):
@@ -128,6 +127,14 @@ def fits_in_memory(arms: Sequence[Arm]) -> bool:
     """Whether all arms may stay resident between their runs."""
     needed = sum(arm.memory_estimate_bytes for arm in arms)
     return len(arms) == 1 or needed <= _MEMORY_SHARE * psutil.virtual_memory().available
+
+
+def stop_all(arms: Sequence[Arm]) -> None:
+    """Ask all to end, then wait for each."""
+    for arm in arms:
+        arm.server.begin_stop()
+    for arm in arms:
+        arm.stop()
 
 
 @contextmanager

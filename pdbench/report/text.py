@@ -144,7 +144,7 @@ def _change(item: Document) -> Text:
     elif item["scale"] == "log_ratio":
         shown = f"{item['percent']:+.1f} %"
     else:
-        shown = f"{-100 * item['effect']:+.1f} pt"
+        shown = f"{0.0 - 100 * item['effect']:+.1f} pt"
     interval = f" [{low:+.0f}, {high:+.0f}]" if low is not None and high is not None else ""
     return Text(f"{shown}{interval}\n{item['verdict']}", style=_VERDICT_STYLE.get(item["verdict"], ""))
 

@@ -144,13 +144,17 @@ class Server:
             return []
         return text.splitlines()[-count:]
 
-    def stop(self) -> None:
-        """Ask every process to end, wait, then kill what is left of its group. Never raises."""
+    def begin_stop(self) -> None:
+        """Ask every process to end, without waiting, so that several servers can end at once."""
         for process in reversed(self._processes):
             with contextlib.suppress(OSError):
                 if process.stdin is not None:
                     process.stdin.close()
                 process.terminate()
+
+    def stop(self) -> None:
+        """Ask every process to end, wait, then kill what is left of its group. Never raises."""
+        self.begin_stop()
         deadline = time.monotonic() + _STOP_GRACE_S
         for process in reversed(self._processes):
             while process.poll() is None and time.monotonic() < deadline:
