@@ -16,7 +16,7 @@ AZURE = Path(__file__).parents[4] / "shared" / "traces" / "azure" / "AzureLLMInf
 def rows(tmp_path: Path, text: str) -> list[tuple[int, int, int]]:
     file = tmp_path / "t.csv"
     file.write_text(text)
-    return [tuple(row) for row in read_slice(Arrivals(process="trace", file=str(file)))]
+    return [(*row,) for row in read_slice(Arrivals(process="trace", file=str(file)))]
 
 
 def test_stamps_keep_a_hundred_nanoseconds(tmp_path: Path) -> None:

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pdbench.measure.records import RequestRecord
+from pdbench.measure.slo import parse_objectives
+from pdbench.measure.validity import (
+    Reason,
+    Validity,
+    combine,
+    judge,
+    of_reasons,
+    receive_error_ns,
+)
+from tests.unit.measure.helpers import MS, frames, request
+
+SLO = ["ttft p90 <= 400ms", "tpot p90 <= 40ms"]
+
+
+def judged(*records: RequestRecord, slo: list[str] = SLO, clock: Any = "kernel", **options: Any) -> Validity:
+    requests, tokens = frames(*records)
+    options.setdefault("scheduled", sum(not r.warmup for r in records))
+    return judge(requests, parse_objectives(slo), clock, tokens=tokens, **options)
+
+
+def fine(n: int = 100, lag: float = 0.1, **changes: Any) -> list[RequestRecord]:
+    return [request(i, 100, [10, 10], lag=lag, **changes) for i in range(n)]
+
+
+def only_reason(validity: Validity) -> str:
+    assert validity.status == "INVALID"
+    assert len(validity.reasons) == 1
+    assert validity.reasons[0].remedy
+    return validity.reasons[0].message
+
+
+def test_valid() -> None:
+    assert judged(*fine()) == Validity()
+    assert judged(*fine()).document() == {"status": "VALID", "reasons": []}
+
+
+def test_requests_failed_by_the_server_are_results() -> None:
+    failed = [request(100 + i, None, status="error") for i in range(50)]
+    assert judged(*fine(), *failed).valid
+    assert judged(*[request(i, None, status="error") for i in range(5)], slo=[*SLO, "tbt p90 <= 40ms"]).valid
+
+
+@pytest.mark.parametrize(
+    ("lag_ms", "slo", "valid"),
+    [
+        (20.0, ["ttft p90 <= 400ms"], True),  # 5 % of 400 ms
+        (20.1, ["ttft p90 <= 400ms"], False),
+        (20.1, ["ttft p90 <= 400ms", "ttft p99 <= 5s"], False),  # the tightest limit counts
+        (5.0, ["tpot p90 <= 40ms"], True),
+        (5.1, ["tpot p90 <= 40ms"], False),
+        (5.1, [], False),
+    ],
+)
+def test_dispatch_lag(lag_ms: float, slo: list[str], valid: bool) -> None:
+    found = judged(*fine(lag=lag_ms), slo=slo)
+    assert found.valid == valid
+    if not valid:
+        assert "dispatch lag P99" in only_reason(found)
+        assert "add a worker" in found.reasons[0].remedy
+
+
+def test_late_warm_up_and_one_late_in_a_hundred_do_not_count() -> None:
+    assert judged(*fine(99), request(99, 100, [10], lag=300)).valid
+    assert judged(*fine(), *[request(200 + i, 1, [1], lag=900, warmup=True) for i in range(9)]).valid
+    assert not judged(*fine(98), *[request(98 + i, 100, [10], lag=300) for i in range(2)]).valid
+
+
+def test_waiting_for_a_slot_is_not_lag() -> None:
+    assert judged(*fine(lag=300), max_concurrency=4).valid
+
+
+@pytest.mark.parametrize(
+    ("clock", "probe_ms", "slo", "valid"),
+    [
+        ("kernel", None, ["tpot p90 <= 40ms"], True),
+        ("kernel", None, ["tbt p90 <= 400us"], True),
+        ("kernel", None, ["tbt p90 <= 399us"], False),
+        ("user", 2.0, ["tpot p90 <= 40ms"], True),
+        ("user", 2.1, ["tpot p90 <= 40ms"], False),
+        ("user", 2.1, ["ttft p90 <= 400ms"], True),
+        ("user", 5.1, ["ttft p90 <= 400ms"], False),
+        ("user", None, ["tpot p90 <= 40ms"], False),
+        ("virtual", None, ["tbt p90 <= 1us"], True),
+    ],
+)
+def test_receive_error(clock: str, probe_ms: float | None, slo: list[str], valid: bool) -> None:
+    probe_ns = None if probe_ms is None else probe_ms * MS
+    found = judged(*fine(), clock=clock, slo=slo, receive_lag_p99_ns=probe_ns)
+    assert found.valid == valid
+    if clock == "user" and not valid:
+        assert "use --clock kernel" in found.reasons[0].remedy
+
+
+def test_merged_reads_are_trusted_only_as_far_as_the_client_was_quick() -> None:
+    requests, _ = frames(*fine(reads=1, user_lag_ns=[3 * MS]))
+    assert receive_error_ns(requests, "kernel") == 3 * MS
+    assert not judged(*fine(reads=1, user_lag_ns=[3 * MS])).valid
+    assert judged(*fine(reads=1, user_lag_ns=[1 * MS])).valid
+    assert judged(*fine(reads=4, user_lag_ns=[3 * MS])).valid
+
+
+def test_every_scheduled_request_is_accounted_for() -> None:
+    assert "100 requests were scheduled but 99" in only_reason(judged(*fine(99), scheduled=100))
+
+
+def test_warm_up_does_not_fill_in_for_measured_requests() -> None:
+    assert not judged(*fine(99), request(99, 100, [10], warmup=True), scheduled=100).valid
+
+
+def test_lost_workers_and_interruptions() -> None:
+    assert "1 load worker lost" in only_reason(judged(*fine(), workers_lost=1))
+    assert "interrupted" in only_reason(judged(*fine(), interrupted=True))
+
+
+def test_nothing_scheduled() -> None:
+    assert "no request was scheduled" in only_reason(judged(*[request(0, 1, [1], warmup=True)]))
+
+
+def test_an_objective_without_its_metric_never_passes_silently() -> None:
+    single = [request(i, 100) for i in range(10)]
+    assert "'tpot p90 <= 40ms' has nothing to judge" in only_reason(judged(*single))
+    assert "'tbt p90 <= 40ms'" in only_reason(judged(*single, slo=["tbt p90 <= 40ms"]))
+    with_failures = [*single, request(99, None, status="error")]
+    assert not judged(*with_failures).valid
+
+
+def test_stamps_that_go_backwards() -> None:
+    assert "go backwards" in only_reason(judged(*fine(), request(100, 50, [-1])))
+
+
+def test_arms_are_named() -> None:
+    bad = of_reasons([Reason("late", "hurry")])
+    assert combine({"a": Validity(), "b": bad}).reasons == (Reason("b: late", "hurry"),)
+    assert combine({"a": Validity()}).valid
+
+
+@pytest.mark.parametrize(("status", "reasons"), [("VALID", (Reason("x", "y"),)), ("INVALID", ())])
+def test_status_and_reasons_agree(status: Any, reasons: tuple[Reason, ...]) -> None:
+    with pytest.raises(ValueError, match="INVALID needs a reason"):
+        Validity(status, reasons)
