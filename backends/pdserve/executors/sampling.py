@@ -19,7 +19,8 @@ _MASK = (1 << 64) - 1
 
 def sample(logits: Tensor, samplings: Sequence[Sampling], positions: Sequence[int]) -> list[int]:
     """One token per row. logits ``[rows, vocab]``; ``positions[i]`` is where row i's new token will stand."""
-    tokens = logits.argmax(-1)
+    # Not argmax: on CPUs it takes six times as long in bfloat16 (8 x 8192: 226 us against 39).
+    tokens = logits.max(-1).indices
     drawn = [row for row, sampling in enumerate(samplings) if sampling.temperature > 0]
     if drawn:
         picked = _draw(logits[drawn], [samplings[row] for row in drawn], [positions[row] for row in drawn])
@@ -41,12 +42,12 @@ def _mix(z: int) -> int:
 
 
 def _draw(logits: Tensor, samplings: Sequence[Sampling], positions: Sequence[int]) -> Tensor:
-    def column(values: list[float]) -> Tensor:
-        return torch.tensor(values, dtype=torch.float64).to(logits.device)[:, None]
+    def column(values: list[float], dtype: torch.dtype) -> Tensor:
+        return torch.tensor(values, dtype=dtype).to(logits.device, non_blocking=True)[:, None]
 
-    temperatures = column([s.temperature for s in samplings])
-    points = column([uniform(s.seed, p) for s, p in zip(samplings, positions, strict=True)])
+    temperatures = column([s.temperature for s in samplings], torch.float32)
+    points = column([uniform(s.seed, p) for s, p in zip(samplings, positions, strict=True)], torch.float64)
     # Double precision: a float32 running sum over a large vocabulary loses its smallest shares.
-    cumulative = torch.softmax(logits.double() / temperatures, -1).cumsum(-1)
+    cumulative = torch.softmax(logits.float() / temperatures, -1).cumsum(-1, dtype=torch.float64)
     last = logits.shape[-1] - 1
     return torch.searchsorted(cumulative, points * cumulative[:, -1:], right=True)[:, 0].clamp_(max=last)
