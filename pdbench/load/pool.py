@@ -91,6 +91,12 @@ class Pool:
         for _ in range(min(waiting, _DIALS_AT_ONCE) - self.opening):
             self._dial()
 
+    def distrust(self) -> None:
+        """Drop idle connections that were used before: the server closed one of their kind silently."""
+        for connection in [c for c in self._idle if c.answers]:
+            self._idle.remove(connection)
+            connection.close()
+
     def close(self) -> None:
         for dial in self._dials:
             dial.abandon()

@@ -211,6 +211,7 @@ class Sender:
             self.retried += 1
             self._connections.pop(flight.position)
             self._waiting.appendleft(flight)
+            self.pool.distrust()
             self._pump()
             return
         self._end(flight, None, "")

@@ -11,6 +11,7 @@ leaves sockets, threads and subprocesses of this process as they are (``shape.py
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
@@ -32,6 +33,7 @@ LEAD_NS = 50_000_000  # t0 after READY: the message takes far less, and the firs
 READY_LIMIT_S = 60.0
 FINAL_SLACK_S = 15.0  # on top of plan and drain: parsing what ended last
 STOP_LIMIT_S = 10.0
+STOP_NOW_S = 2.0  # for an engine that said nothing it should have said
 _POLL_S = 0.1  # how soon a wish to stop is seen
 
 
@@ -88,10 +90,12 @@ class _Run:
         self._ready: Ready | None = None
         self._final: Final | None = None
         self._lags: tuple[LagSummary, LagSummary] = (LagSummary(), LagSummary())
+        self._messages: deque[FromEngine] = deque()
         self._t0_ns = 0
         self._stop_sent = False
         self._limit = 0.0
         self._reason = ""
+        self._stderr: list[str] = []
 
     def run(self) -> LoadOutcome:
         Path(self._job.journal).unlink(missing_ok=True)
@@ -101,9 +105,13 @@ class _Run:
             self._follow()
         finally:
             self._shape.over = True
-            status = self._engine.end(STOP_LIMIT_S if self._final else 2.0) if self._engine else None
+            if self._engine is not None:
+                status = self._engine.end(STOP_LIMIT_S if self._final else STOP_NOW_S)
+                self._stderr = self._engine.last_lines()
+                self._engine.close()
+                self._reason = self._reason or f"the engine ended with status {status}"
             self._runner.quit()
-        return self._outcome(status)
+        return self._outcome()
 
     def _test_start(self, **_: Any) -> None:
         self._engine = EngineProcess(self._job)
@@ -139,8 +147,10 @@ class _Run:
             return
         if not self._stop_sent and self._should_stop is not None and self._should_stop():
             self._stop()
-        for message in self._engine.receive(_POLL_S):
-            self._take(message)
+        if not self._messages:
+            self._messages.extend(self._engine.receive(_POLL_S))
+        while self._messages:  # one at a time: Ctrl-C may come in the middle, and nothing may be lost
+            self._take(self._messages.popleft())
 
     def _stop(self) -> None:
         self._stop_sent = True
@@ -181,19 +191,13 @@ class _Run:
                 context={},
             )
 
-    def _outcome(self, exit_status: int | None) -> LoadOutcome:
-        engine, final = self._engine, self._final
-        stderr = engine.last_lines() if engine is not None else []
-        if engine is not None:
-            engine.close()
+    def _outcome(self) -> LoadOutcome:
+        final = self._final
         status: Status = "engine_died"
         if final is not None:
             status = "interrupted" if final.stopped else "complete"
         journal = Path(self._job.journal)
         records = read_journal(journal) if journal.exists() else []
-        reason = self._reason
-        if final is None and not reason:
-            reason = f"the engine ended with status {exit_status}"
         total = self._env.stats.total
         return LoadOutcome(
             status=status,
@@ -204,8 +208,8 @@ class _Run:
             clock=final.facts.clock if final else (self._ready.clock if self._ready else None),
             facts=final.facts if final else None,
             locust=LocustView(_locust().VERSION, total.num_requests, total.num_failures, total.total_rps),
-            stderr=stderr,
-            reason=reason,
+            stderr=self._stderr,
+            reason="" if final else self._reason,
         )
 
 
