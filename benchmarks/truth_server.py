@@ -29,7 +29,8 @@ _END = b"0\r\n\r\n"
 
 
 class Step(NamedTuple):
-    """Wait, then write in one ``send``. ``tokens``: how many events in it bear a token. ``close``: hang up."""
+    """Wait, then write in one ``send``. A negative wait: until the next multiple of it, for all streams alike.
+    ``tokens``: how many events in the write bear a token. ``close``: hang up."""
 
     after_ms: float
     data: bytes
@@ -95,6 +96,11 @@ def ending(ask: Ask) -> bytes:
 
 def truth(ask: Ask) -> list[Step]:
     return [*tokens(ask), Step(0, ending(ask))]
+
+
+def truth_aligned(ask: Ask) -> list[Step]:
+    """As an engine that decodes in batches: all streams emit at the same instants."""
+    return [step._replace(after_ms=-step.after_ms) for step in truth(ask)]
 
 
 def role_first(ask: Ask) -> list[Step]:
@@ -177,6 +183,7 @@ def plain(status: str, body: bytes, *headers: str) -> Callable[[Ask], list[Step]
 _JSON = "Content-Type: application/json"
 SCENARIOS: dict[str, Callable[[Ask], list[Step]]] = {
     "truth": truth,
+    "truth-aligned": truth_aligned,
     "role-first": role_first,
     "reasoning": reasoning,
     "usage-in-last": usage_in_last,
@@ -278,7 +285,11 @@ class Peer:
         if not self._steps:
             self._answered += 1
             return
-        self._at += self._steps[0].after_ms / 1e3
+        wait_s = self._steps[0].after_ms / 1e3
+        if wait_s < 0:  # at the next multiple of the wait on the server's own clock
+            self._at = (self._at // -wait_s + 1) * -wait_s
+        else:
+            self._at += wait_s
         self._server.loop.call_at(self._at, self._step)
 
     def _step(self) -> None:
