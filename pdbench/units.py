@@ -40,9 +40,7 @@ def parse_duration_ns(text: str, *, where: str = "") -> int:
     """
     match = _QUANTITY.fullmatch(text)
     if match is None:
-        raise UsageError(
-            f"'{text}' is not a duration", where=where, remedy="write it as 400ms, 0.4s, 50us, 5m or 1h"
-        )
+        raise UsageError(f"'{text}' is not a duration", where=where, remedy="write it as 400ms, 0.4s, 50us, 5m or 1h")
     number, unit = match.group(1), match.group(2).lower()
     if not unit:
         raise UsageError(f"'{text}' has no unit", where=where, remedy=f"write {number}ms or {number}s")
@@ -59,9 +57,7 @@ def parse_share(text: str, *, where: str = "") -> float:
         raise UsageError(f"'{text}' is not a share", where=where, remedy="write it as 1% or 0.01")
     share = Decimal(match.group(1)) / (100 if match.group(2) else 1)
     if share > 1:
-        raise UsageError(
-            f"the share '{text}' is more than 100%", where=where, remedy="write it as 1% or 0.01"
-        )
+        raise UsageError(f"the share '{text}' is more than 100%", where=where, remedy="write it as 1% or 0.01")
     return float(share)
 
 
