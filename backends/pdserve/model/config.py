@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
+_RANDOM_LAW = "uniform-1"  # to be raised with any change to weights.random_weights
 _MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors format itself
 
 
@@ -136,7 +137,7 @@ def model_hash(*, preset: str | None, path: str | None, seed: int, dtype: str) -
     digest.update(f"{dtype_bytes(dtype)}:{dtype}\n".encode())
     shape = resolve_shape(preset=preset, path=path)
     if path is None:
-        digest.update(json.dumps([asdict(shape), seed], sort_keys=True).encode())
+        digest.update(json.dumps([_RANDOM_LAW, asdict(shape), seed], sort_keys=True).encode())
         return digest.hexdigest()
     directory = Path(path)
     for name in ("config.json", "tokenizer.json"):
