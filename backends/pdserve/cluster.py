@@ -136,6 +136,7 @@ class Cluster:
             connector=self.config.transfer.connector,
             staging=self.config.transfer.staging,
             devices=[d.name for d in self.devices],
+            inject=self.config.inject,
         )
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "pdserve.worker", stdin=asyncio.subprocess.PIPE, env=_environment()

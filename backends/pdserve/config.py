@@ -117,6 +117,36 @@ class CostModel(_Part, frozen=True, kw_only=True):
     transfer_gb_per_s: float = 0.0
 
 
+_STALL = re.compile(r"^(?P<share>\d+(?:\.\d+)?)%@(?P<ms>\d+(?:\.\d+)?)ms$")
+
+
+class Inject(_Part, frozen=True, kw_only=True):
+    """Slowdowns on purpose (see ``inject.py``): factors of at least 1, and ``stall`` as ``"2%@50ms"``."""
+
+    prefill: float = 1.0
+    decode: float = 1.0
+    transfer: float = 1.0
+    stall: str = "0%@0ms"
+
+    def __post_init__(self) -> None:
+        for key in ("prefill", "decode", "transfer"):
+            if not 1 <= getattr(self, key) < float("inf"):
+                raise ValueError(f"{key} must be a factor of at least 1, got {getattr(self, key)}")
+        match = _STALL.match(self.stall)
+        if match is None or float(match["share"]) > 100:
+            raise ValueError(f"stall reads like 2%@50ms, got {self.stall!r}")
+
+    @property
+    def stall_share(self) -> float:
+        match = _STALL.match(self.stall)
+        return float(match["share"]) / 100 if match else 0.0
+
+    @property
+    def stall_ns(self) -> int:
+        match = _STALL.match(self.stall)
+        return round(float(match["ms"]) * 1e6) if match else 0
+
+
 class BackendConfig(_Part, frozen=True, kw_only=True):
     name: str
     engine: Literal["pdserve"] = "pdserve"
@@ -125,6 +155,7 @@ class BackendConfig(_Part, frozen=True, kw_only=True):
     workers: list[WorkerConfig]
     transfer: TransferConfig = TransferConfig()
     cost_model: CostModel | None = None
+    inject: Inject | None = None
     host: str = "127.0.0.1"
     port: int | None = None
 
@@ -206,7 +237,11 @@ def _check_numbers(config: BackendConfig) -> None:
 _AT = re.compile(r"^(?P<what>.*?)(?: - at `\$(?P<path>.*)`)?$", re.S)
 _UNKNOWN = re.compile(r"unknown field `(?P<key>[^`]*)`")
 _FIELDS = sorted(
-    {f for t in (BackendConfig, ModelConfig, WorkerConfig, TransferConfig, CostModel) for f in t.__struct_fields__}
+    {
+        f
+        for t in (BackendConfig, ModelConfig, WorkerConfig, TransferConfig, CostModel, Inject)
+        for f in t.__struct_fields__
+    }
 )
 
 

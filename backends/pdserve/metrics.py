@@ -72,9 +72,7 @@ class Metrics:
         )
         self.ttft = histogram("time_to_first_token_seconds", "From arrival to token 1.", _REQUEST_BOUNDS_S)
         self.gap = histogram("inter_token_latency_seconds", "Gaps between tokens.", _TOKEN_BOUNDS_S)
-        self.tpot = histogram(
-            "request_time_per_output_token_seconds", "Mean gap of a request.", _TOKEN_BOUNDS_S
-        )
+        self.tpot = histogram("request_time_per_output_token_seconds", "Mean gap of a request.", _TOKEN_BOUNDS_S)
         self.e2e = histogram("e2e_request_latency_seconds", "From arrival to the end.", _REQUEST_BOUNDS_S)
         self._phases = []
         for phase, first, last in _PHASES:

@@ -148,9 +148,7 @@ def check_prompt(tokens: Sequence[int], vocab_size: int, param: str) -> None:
         raise ApiError("The prompt has no tokens: send at least one.", param=param)
     worst = min(tokens) if min(tokens) < 0 else max(tokens)
     if not 0 <= worst < vocab_size:
-        raise ApiError(
-            f"Token id {worst} is not in this model's vocabulary (0 to {vocab_size - 1}).", param=param
-        )
+        raise ApiError(f"Token id {worst} is not in this model's vocabulary (0 to {vocab_size - 1}).", param=param)
 
 
 def room(ask: Ask, prompt_len: int, max_len: int) -> int:
@@ -254,9 +252,7 @@ class _Body:
         return value
 
 
-def _ask(
-    body: _Body, *, prompt: str | tuple[int, ...] = (), messages: tuple[dict[str, str], ...] = ()
-) -> Ask:
+def _ask(body: _Body, *, prompt: str | tuple[int, ...] = (), messages: tuple[dict[str, str], ...] = ()) -> Ask:
     stream = body.flag("stream")
     options = body.data.get("stream_options")
     if options is not None and not isinstance(options, dict):

@@ -18,6 +18,7 @@ from pdserve.cache import SlotCache
 from pdserve.config import BackendConfig, WorkerConfig, fail
 from pdserve.engine import Engine
 from pdserve.executors.virtual import VirtualReceiver, VirtualSender, step_ns, transfer_ns
+from pdserve.inject import Slowdown
 from pdserve.messages import Command, Prefill, Pull, Stepped
 from pdserve.resolve import resolve_model
 from pdserve.router import Action, Router, Send, Worker
@@ -34,6 +35,7 @@ _ARRIVE, _DELIVER, _DONE, _WAKE = range(4)
 class _Worker:
     index: int
     engine: Engine
+    slowdown: Slowdown
     inbox: list[Command] = field(default_factory=list)
     busy: bool = False
     awake: bool = False
@@ -52,7 +54,10 @@ class Simulation:
             [Worker(i, w.role, w.effective_slots) for i, w in enumerate(config.workers)],
             transfer_timeout_ns=round(config.transfer.timeout_s * 1e9),
         )
-        self.workers = [_Worker(i, self._engine(w, config.transfer.staging)) for i, w in enumerate(config.workers)]
+        self.workers = [
+            _Worker(i, self._engine(w, config.transfer.staging), Slowdown(config.inject, i))
+            for i, w in enumerate(config.workers)
+        ]
         self.steps: list[dict[str, int]] = []
         self._heap: list[tuple[int, int, int, Callable[[], None]]] = []
         self._order = 0
@@ -92,6 +97,7 @@ class Simulation:
         delay = 0
         if isinstance(command, Pull):
             delay = transfer_ns(self.cost, command.positions * self.model.kv_bytes_per_token)
+            delay += worker.slowdown.transfer_ns(delay)
         self._at(self.now + delay, _DELIVER, lambda: self._deliver(worker, command))
 
     def _deliver(self, worker: _Worker, command: Command) -> None:
@@ -115,7 +121,9 @@ class Simulation:
             return
         worker.busy = True
         start = self.now
-        self._at(start + step_ns(self.cost, step), _DONE, lambda: self._done(worker, step, start))
+        took = step_ns(self.cost, step)
+        took += worker.slowdown.step_ns(step, took)
+        self._at(start + took, _DONE, lambda: self._done(worker, step, start))
 
     def _done(self, worker: _Worker, step: Step, start: int) -> None:
         worker.busy = False

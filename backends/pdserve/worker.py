@@ -18,10 +18,12 @@ import msgspec
 import zmq
 
 from pdserve.cache import SlotCache
-from pdserve.config import WorkerConfig
+from pdserve.config import Inject, WorkerConfig
 from pdserve.engine import Engine
+from pdserve.inject import Slowdown
 from pdserve.messages import Event, Hello, Load, decode_command, encode
 from pdserve.scheduler import Scheduler
+from pdserve.transfer.base import Outbox, Receiver
 
 if TYPE_CHECKING:
     from pdserve.executors.base import Executor
@@ -47,6 +49,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     connector: str
     staging: int
     devices: list[str]
+    inject: Inject | None = None
 
 
 def main() -> int:
@@ -62,7 +65,7 @@ def main() -> int:
     import torch
 
     torch.set_num_threads(threads)
-    socket = zmq.Context.instance().socket(zmq.DEALER)
+    socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
     socket.setsockopt(zmq.IDENTITY, str(job.index).encode())
     socket.setsockopt(zmq.LINGER, 500)
     socket.connect(job.endpoint)
@@ -88,7 +91,9 @@ def serve(job: Job, socket: zmq.Socket[bytes]) -> None:
     executor.warm_up()
     connector = choose(job.connector, job.devices)
     sender = make_sender(connector, executor.kv, job.staging) if job.worker.role == "prefill" else None
-    receiver = make_receiver(connector, executor.kv) if job.worker.role == "decode" else None
+    receiver: Receiver | None = None
+    if job.worker.role == "decode":
+        receiver = make_receiver(connector, executor.kv)
     scheduler = Scheduler(
         job.worker.effective_policy,
         SlotCache(slots, job.max_len),
@@ -96,14 +101,17 @@ def serve(job: Job, socket: zmq.Socket[bytes]) -> None:
         max_batch_tokens=job.worker.max_batch_tokens,
         token_budget=job.worker.token_budget,
     )
+    slowdown = Slowdown(job.inject, job.index)
+    if receiver and job.inject:
+        receiver = SlowReceiver(receiver, slowdown)
     engine = Engine(scheduler, sender=sender, receiver=receiver, now=time.monotonic_ns)
     outbox = sender.outbox() if sender else None
     hello = Hello(job.device, os.getpid(), job.max_len, executor.kv.bytes_per_token, outbox)
     socket.send(encode([hello, _load(engine)]))
-    loop(engine, executor, socket)
+    loop(engine, executor, socket, slowdown)
 
 
-def loop(engine: Engine, executor: Executor, socket: zmq.Socket[bytes]) -> None:
+def loop(engine: Engine, executor: Executor, socket: zmq.Socket[bytes], slowdown: Slowdown) -> None:
     """Commands, step, events, again; blocks while there is nothing to do."""
     now = time.monotonic_ns
     reported = now()
@@ -125,12 +133,40 @@ def loop(engine: Engine, executor: Executor, socket: zmq.Socket[bytes]) -> None:
             continue
         start = now()
         tokens = executor.run(step.chunks)
+        if slowdown.active:
+            burn(slowdown.step_ns(step, now() - start))
         events = engine.finish(step, tokens, start, now())
         stale = True
         if now() - reported > _LOAD_EVERY_NS:
             reported = now()
             events.append(_load(engine))
         socket.send(encode(events))
+
+
+class SlowReceiver:
+    """A receiver whose copies take longer on purpose."""
+
+    def __init__(self, receiver: Receiver, slowdown: Slowdown) -> None:
+        self._receiver = receiver
+        self._slowdown = slowdown
+
+    def connect(self, source: int, outbox: Outbox) -> None:
+        self._receiver.connect(source, outbox)
+
+    def pull(self, source: int, place: int, generation: int, slot: int, positions: int) -> None:
+        start = time.monotonic_ns()
+        self._receiver.pull(source, place, generation, slot, positions)
+        burn(self._slowdown.transfer_ns(time.monotonic_ns() - start))
+
+    def close(self) -> None:
+        self._receiver.close()
+
+
+def burn(ns: int) -> None:
+    """Keeps the core busy, as slower compute would."""
+    end = time.monotonic_ns() + ns
+    while time.monotonic_ns() < end:
+        pass
 
 
 def _load(engine: Engine) -> Load:

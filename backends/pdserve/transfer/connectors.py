@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from pdserve.model.kv import KVSlab
@@ -9,8 +11,8 @@ from pdserve.transfer.base import Receiver, Sender
 from pdserve.transfer.cuda import CudaReceiver, CudaSender
 from pdserve.transfer.shm import ShmReceiver, ShmSender
 
-SENDERS = {"shm": ShmSender, "cuda": CudaSender}
-RECEIVERS = {"shm": ShmReceiver, "cuda": CudaReceiver}
+SENDERS: dict[str, Callable[[KVSlab, int], Sender]] = {"shm": ShmSender, "cuda": CudaSender}
+RECEIVERS: dict[str, Callable[[KVSlab], Receiver]] = {"shm": ShmReceiver, "cuda": CudaReceiver}
 
 
 def choose(asked: str, devices: list[str]) -> str:

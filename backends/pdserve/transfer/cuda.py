@@ -33,7 +33,7 @@ class CudaSender:
         self._stream = side_stream(kv.device)
 
     def outbox(self) -> Outbox:
-        handle: tuple[Any, ...] = self._area.untyped_storage()._share_cuda_()
+        handle: tuple[Any, ...] = self._area.untyped_storage()._share_cuda_()  # type: ignore[no-untyped-call]
         return self._memory.outbox("cuda", msgspec.msgpack.encode(handle))
 
     def push(self, slot: int, positions: int) -> Ticket | None:
@@ -68,7 +68,7 @@ class CudaReceiver:
     def connect(self, source: int, outbox: Outbox) -> None:
         handle = msgspec.msgpack.decode(outbox.handle)
         storage = torch.UntypedStorage._new_shared_cuda(*handle)
-        area = torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)  # type: ignore[call-overload]
+        area = torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
         memory = SharedMemory.open(outbox)
         generations = torch.frombuffer(memory.map, dtype=torch.int64)
         self._areas[source] = (memory, generations, area.view(-1, place_bytes(self._kv)))

@@ -32,13 +32,15 @@ def copy_complete(target: Tensor, source: Tensor, device: torch.device, stream: 
     stream.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(stream):
         target.copy_(source, non_blocking=True)
-        done = torch.cuda.Event()
+        done = torch.cuda.Event()  # type: ignore[no-untyped-call]
         done.record(stream)
     done.synchronize()
 
 
 def side_stream(device: torch.device) -> torch.cuda.Stream | None:
-    return torch.cuda.Stream(device) if device.type == "cuda" else None
+    if device.type != "cuda":
+        return None
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 class _Area:
@@ -51,9 +53,8 @@ class _Area:
         self.generations = raw[:_HEADER_BYTES].view(torch.int64)
         self.data = raw[_HEADER_BYTES:]
         if kv.device.type == "cuda":
-            torch.cuda.check_error(
-                torch.cuda.cudart().cudaHostRegister(memory.address, memory.size, 0)  # type: ignore[attr-defined]
-            )
+            register = torch.cuda.cudart().cudaHostRegister  # type: ignore[no-untyped-call]
+            torch.cuda.check_error(register(memory.address, memory.size, 0))
 
     def place(self, index: int, like: Tensor) -> Tensor:
         """Place ``index`` shaped as ``like`` (``[layers, 2, kv_heads, positions, head_dim]``), contiguous."""

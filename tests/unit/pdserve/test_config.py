@@ -35,6 +35,8 @@ def with_worker(**keys: Any) -> dict[str, Any]:
         ({**MIXED, "model": {"preset": "llama-30m", "path": "/x"}}, "model", "exactly one"),
         ({**MIXED, "model": {"preset": "llama-30m", "dtype": "int4"}}, "model.dtype", "int4"),
         ({**MIXED, "transfer": {"staging": 0}}, "transfer.staging", "at least 1"),
+        ({**MIXED, "inject": {"decode": 0.5}}, "inject", "at least 1"),
+        ({**MIXED, "inject": {"stall": "2% of 50ms"}}, "inject", "2%@50ms"),
         ({**MIXED, "port": 70000}, "port", "65535"),
         ({**MIXED, "cost_model": {"step_ms": -1.0}}, "cost_model.step_ms", "not negative"),
     ],

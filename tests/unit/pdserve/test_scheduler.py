@@ -16,9 +16,7 @@ def scheduler(
     policy: Policy, *, slots: int = 4, max_batch: int = 4, max_batch_tokens: int = 100, token_budget: int = 10
 ) -> Scheduler:
     cache = SlotCache(slots, 1000)
-    return Scheduler(
-        policy, cache, max_batch=max_batch, max_batch_tokens=max_batch_tokens, token_budget=token_budget
-    )
+    return Scheduler(policy, cache, max_batch=max_batch, max_batch_tokens=max_batch_tokens, token_budget=token_budget)
 
 
 def run(s: Scheduler, step: Step) -> list[str]:

@@ -63,6 +63,27 @@ def test_step_time_follows_the_formula() -> None:
     assert step_ns(cost, Step((prompt, decode))) == 46_000_000
 
 
+@pytest.mark.parametrize(
+    ("inject", "ttft_ms", "gap_ms", "handoff_ms"),
+    [
+        ({}, 21, 6, 7.5),
+        ({"prefill": 1.5}, 31.5, 6, 7.5),
+        ({"decode": 1.5}, 21, 9, 10.5),
+        ({"transfer": 2}, 21, 6, 9),
+        ({"stall": "100%@50ms"}, 71, 56, 57.5),
+    ],
+)
+def test_an_injected_slowdown_hits_its_own_phase(
+    inject: dict[str, Any], ttft_ms: float, gap_ms: float, handoff_ms: float
+) -> None:
+    config = parse({**backend("1p1d"), "inject": inject})
+    result = simulate(config, {"scheduled_ns": [0], "prompt_tokens": [50], "output_tokens": [4]})
+    tokens = [ns / 1e6 for ns in result["requests"][0]["token_ns"]]
+    assert tokens[0] == pytest.approx(ttft_ms)
+    assert tokens[1] - tokens[0] == pytest.approx(handoff_ms)
+    assert tokens[2] - tokens[1] == pytest.approx(gap_ms)
+
+
 PLANS = st.lists(
     st.tuples(st.integers(0, 40_000_000), st.integers(1, 200), st.integers(1, 12)), min_size=1, max_size=25
 )
@@ -115,11 +136,16 @@ def check_books(result: dict[str, Any], rows: list[tuple[int, int, int]], layout
 
 
 class Chaos(Simulation):
-    """A simulation that counts how often each request ends."""
+    """A simulation that counts how often each request ends, and whose workers can die."""
 
     def __init__(self, layout: str, slots: int) -> None:
         super().__init__(parse(backend(layout, slots)))
         self.ends: dict[str, list[str]] = {}
+        self.dead: set[int] = set()
+
+    def _done(self, worker: Any, step: Step, start: int) -> None:
+        if worker.index not in self.dead:
+            super()._done(worker, step, start)
 
     def _act(self, actions: list[Any]) -> None:
         for action in actions:
@@ -194,6 +220,4 @@ def kill(chaos: Chaos, index: int) -> None:
     worker = chaos.workers[index]
     chaos._act(chaos.router.worker_died(index, chaos.now))
     worker.busy = worker.awake = True
-    chaos._done = (  # type: ignore[method-assign]
-        lambda w, step, start: None if w is worker else Simulation._done(chaos, w, step, start)
-    )
+    chaos.dead.add(index)
