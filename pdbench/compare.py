@@ -30,13 +30,12 @@ from pdbench.stopping import StopFlag
 from pdbench.store import RunStore, new_run_dir
 from pdbench.summary import arm_entry, fairness, judge_runs, run_entry
 from pdbench.target.arm import Arm
+from pdbench.target.arms import base_of
 from pdbench.target.backend import Backend
 from pdbench.target.fingerprint import git_sha, machine
 from pdbench.workload.plan import Plan, make_plan
 from pdbench.workload.spec import Workload
 
-DEFAULT_ARMS = ("colocated-chunked", "colocated", "disaggregated")
-DEFAULT_BASE = "colocated-chunked"
 _MEMORY_SHARE = 0.8
 """Of the memory that is available now: the client and the file cache need some too."""
 
@@ -105,22 +104,6 @@ def compare(
             call.interrupted = True
         call.interrupted |= stop.requested
         return _conclude(call, base)
-
-
-def base_of(backends: Sequence[Backend], base: str | None) -> str:
-    """The base arm: as asked, else the strongest common practice if it takes part, else the first."""
-    names = [backend.name for backend in backends]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise UsageError(f"two arms are named '{twice}'", remedy="name a URL arm NAME=URL, or change a YAML's name")
-    simulated = next((b.name for b in backends if b.simulated), None)
-    if simulated is not None:
-        raise UsageError(
-            f"'{simulated}' has a cost model and runs on the virtual clock only", remedy="use pdbench simulate"
-        )
-    if base is not None and base not in names:
-        raise UsageError(f"'{base}' is not an arm", where="--base", remedy=f"arms: {', '.join(names)}")
-    return base or (DEFAULT_BASE if DEFAULT_BASE in names else names[0])
 
 
 def fits_in_memory(arms: Sequence[Arm]) -> bool:

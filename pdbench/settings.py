@@ -130,7 +130,8 @@ def _with_file_beside(workload: Workload, path: Path | None) -> Workload:
 
 def workload_data(workload: Workload) -> dict[str, Any]:
     """The resolved workload as plain data, without keys that say nothing (None)."""
-    return _without_none(msgspec.to_builtins(workload))
+    data: dict[str, Any] = _without_none(msgspec.to_builtins(workload))
+    return data
 
 
 def _without_none(value: Any) -> Any:

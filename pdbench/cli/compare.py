@@ -40,9 +40,9 @@ def command(backends: tuple[str, ...], base: str | None, **values: Any) -> int:
 
     Without BACKENDs: colocated-chunked (the base), colocated and disaggregated, on workload chat.
     """
-    from pdbench.compare import DEFAULT_ARMS, base_of, compare
     from pdbench.errors import UsageError
     from pdbench.settings import load_workload
+    from pdbench.target.arms import DEFAULT_ARMS, base_of
     from pdbench.target.backend import resolve_backend
 
     workload = load_workload(values["workload"] or "chat", overrides_of(values))
@@ -55,6 +55,9 @@ def command(backends: tuple[str, ...], base: str | None, **values: Any) -> int:
         print_yaml(config_of(workload, settings, arms) | {"base": base})
         return 0
     progress = make_progress_of(values)
+    progress.event("loading")
+    from pdbench.compare import compare  # brings pandas and scipy: not before the input is known to be good
+
     try:
         outcome = compare(arms, workload, settings, progress, base=base)
     finally:

@@ -45,8 +45,8 @@ def command(
     **values: Any,
 ) -> int:
     """Run one load against one backend."""
-    from pdbench.compare import base_of, compare
     from pdbench.settings import load_workload
+    from pdbench.target.arms import base_of
 
     workload = load_workload(values["workload"] or "chat", overrides_of(values))
     arm = _backend(backend, base_url, name, {"model": model, "api": api, "api_key_env": api_key_env})
@@ -56,6 +56,9 @@ def command(
         print_yaml(config_of(workload, settings, [arm]))
         return 0
     progress = make_progress_of(values)
+    progress.event("loading")
+    from pdbench.compare import compare  # brings pandas and scipy: not before the input is known to be good
+
     try:
         outcome = compare([arm], workload, settings, progress, kind="run")
     finally:

@@ -29,7 +29,6 @@ def command(backend: str, **values: Any) -> int:
     simulated.
     """
     from pdbench.settings import load_workload
-    from pdbench.simulate import simulate
     from pdbench.target.backend import resolve_backend
 
     workload = load_workload(values["workload"] or "chat", overrides_of(values))
@@ -39,6 +38,8 @@ def command(backend: str, **values: Any) -> int:
         print_yaml(config_of(workload, settings, [arm]))
         return 0
     progress = make_progress_of(values)
+    from pdbench.simulate import simulate  # brings pandas and scipy
+
     try:
         outcome = simulate(arm, workload, settings, progress)
     finally:

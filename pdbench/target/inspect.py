@@ -85,9 +85,7 @@ def _pick_model(backend: Backend, base_url: str, key: str | None) -> tuple[str, 
     by_id = {str(entry.get("id")): entry for entry in listed if isinstance(entry, dict)}
     name = backend.model or next(iter(by_id), None)
     if name is None:
-        raise BackendStartError(
-            "the server lists no model", where=backend.name, remedy="name one with --model"
-        )
+        raise BackendStartError("the server lists no model", where=backend.name, remedy="name one with --model")
     if by_id and name not in by_id:
         raise UsageError(
             f"the server has no model '{name}'", where=backend.name, remedy=did_you_mean(name, list(by_id))
@@ -143,9 +141,7 @@ class _Asker:
             except (Refused, NoAnswer) as error:
                 failure = error
                 continue
-            with_usage = [
-                c for c in chunks if c.get("choices") and (c.get("usage") or {}).get("completion_tokens")
-            ]
+            with_usage = [c for c in chunks if c.get("choices") and (c.get("usage") or {}).get("completion_tokens")]
             return "ignore_eos" in extra, len(with_usage) > 1
         raise BackendStartError(f"it does not stream completions: {failure}", where=name) from failure
 
