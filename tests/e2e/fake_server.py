@@ -51,7 +51,9 @@ class Fake:
         prompt_tokens = math.ceil(len(text.split()) * self.args.tokens_per_word) + self.args.overhead
         count = int(body.get("max_tokens") or 16)
         if not body.get("stream"):
-            return web.json_response({"choices": [self._choice(chat, "w " * count)], **self._usage(prompt_tokens, count)})
+            return web.json_response(
+                {"choices": [self._choice(chat, "w " * count)], **self._usage(prompt_tokens, count)}
+            )
         return await self._stream(request, body, chat, prompt_tokens, count)
 
     async def _stream(
