@@ -152,3 +152,20 @@ def test_nothing_is_left_running(desk: Desk, tmp_path: Path, number: signal.Sign
     process.send_signal(number)
     process.communicate(timeout=60)
     until(lambda: not desk.leftovers(), "the end of every process")
+
+
+def test_a_server_that_died_is_started_again_before_its_next_run(desk: Desk, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    arms = []
+    for folder, flags in ((first, ()), (second, ("--die-after", "12"))):
+        folder.mkdir()
+        path = Path(launched(folder, *flags))
+        path.write_text(path.read_text().replace("name: fake", f"name: {folder.name}"))
+        arms.append(str(path))
+    typed = desk.type(*("compare", *arms, "--workload", tiny(tmp_path), "--pairs", "2", "-o", str(tmp_path), "--json"))
+    document = typed.document
+    assert document["arms"]["second"]["server_died"]["pairs"] == [0, 1]
+    assert document["arms"]["second"]["requests"]["ok"] > 0, "the second run was offered to a fresh server"
+    assert "server_died" not in document["arms"]["first"]
+    assert "second: started again" in typed.err
+    assert not desk.leftovers()

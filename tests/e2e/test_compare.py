@@ -1,0 +1,176 @@
+"""The main job on the reference engine, small: three arms, one document, proof of separation."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pandas as pd
+import pytest
+import yaml
+
+from pdbench import schema
+from tests.e2e.transcript import ROOT, Desk, Typed, until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+ARMS = ("colocated-chunked", "colocated", "disaggregated")
+PROMPT, OUTPUT, MEASURED, WARM = 96, 12, 8, 3
+WORKLOAD = f"""\
+name: small
+arrivals: {{process: poisson, rate: 6}}
+prompt_tokens: {{distribution: fixed, value: {PROMPT}}}
+output_tokens: {{distribution: fixed, value: {OUTPUT}}}
+num_requests: {MEASURED}
+warmup: {WARM}
+slo: ["ttft p90 <= 5s", "tpot p90 <= 1s", "tbt p90 <= 1s"]
+"""
+
+
+def small_backends(folder: Path) -> list[str]:
+    """The shipped backends with the small model in fp32."""
+    paths = []
+    for name in ARMS:
+        data = yaml.safe_load((ROOT / "backends" / f"{name}.yaml").read_text())
+        data["model"] = {"preset": "llama-10m", "dtype": "float32", "seed": 0}
+        path = folder / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(data))
+        paths.append(str(path))
+    (folder / "small.yaml").write_text(WORKLOAD)
+    return paths
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Typed, Path, list[str]]:
+    folder = tmp_path_factory.mktemp("compare")
+    desk = Desk()
+    typed = desk.type(
+        *("compare", *small_backends(folder), "--workload", str(folder / "small.yaml"), "--pairs", "1"),
+        *("-o", str(folder / "out"), "--json"),
+        deadline_s=240,
+    )
+    return typed, folder, desk.leftovers()
+
+
+@pytest.fixture
+def document(compared: tuple[Typed, Path, list[str]]) -> dict[str, Any]:
+    return compared[0].document
+
+
+@pytest.fixture
+def stored(compared: tuple[Typed, Path, list[str]]) -> Path:
+    return compared[1] / "out" / str(compared[0].document["run"])
+
+
+def test_it_ends_well(compared: tuple[Typed, Path, list[str]], document: dict[str, Any]) -> None:
+    typed, _, leftovers = compared
+    assert typed.code == (0 if document["validity"]["status"] == "VALID" else 12), typed
+    assert not leftovers
+
+
+def test_the_document(document: dict[str, Any]) -> None:
+    jsonschema.validate(document, schema.load("compare"))
+    assert tuple(document["arms"]) == ARMS
+    for name, arm in document["arms"].items():
+        requests = arm["requests"]
+        assert requests["scheduled"] == requests["ok"] + requests["failed"] == MEASURED
+        assert requests["ok"] == MEASURED, "a healthy server fails no request"
+        assert requests["warmup"] == WARM
+        assert document["fingerprint"]["arms"][name]["model_hash"]
+        assert document["fingerprint"]["arms"][name]["prompt_token_source"] == "one word is one token"
+        assert len(arm["device_busy"]) == 2
+    hashes = {arm["model_hash"] for arm in document["fingerprint"]["arms"].values()}
+    assert len(hashes) == 1, "one model in every arm"
+
+
+def test_one_pair_gives_no_verdict(document: dict[str, Any]) -> None:
+    assert {item["base"] for item in document["comparisons"]} == {"colocated-chunked"}
+    assert {item["verdict"] for item in document["comparisons"]} == {"not resolved"}
+    assert all(item["interval"] is None for item in document["comparisons"])
+
+
+def test_prompts_and_outputs_have_the_planned_length(stored: Path) -> None:
+    requests = pd.read_parquet(stored / "requests.parquet")
+    assert len(requests) == len(ARMS) * (MEASURED + WARM)
+    assert (requests["prompt_tokens"] == PROMPT).all()
+    assert (requests["output_tokens"] == OUTPUT).all()
+    tokens = pd.read_parquet(stored / "tokens.parquet")
+    assert tokens["n_tokens"].sum() == len(requests) * OUTPUT
+
+
+def tokens_by_worker(stored: Path, arm: str) -> list[tuple[int, int]]:
+    """(prefill tokens, decode tokens) of each worker, from its own step log."""
+    steps = pd.read_parquet(stored / "steps.parquet")
+    mine = steps[steps["arm"] == arm].groupby("worker")
+    prefilled, decoded = mine["prefill_tokens"].sum(), mine["decode_tokens"].sum()
+    return list(zip(prefilled.tolist(), decoded.tolist(), strict=True))
+
+
+def test_separation_happened(document: dict[str, Any], stored: Path) -> None:
+    assert tokens_by_worker(stored, "disaggregated") == [
+        ((MEASURED + WARM) * PROMPT, 0),
+        (0, (MEASURED + WARM) * (OUTPUT - 1)),
+    ]
+    assert all(prefilled > 0 and decoded > 0 for prefilled, decoded in tokens_by_worker(stored, "colocated"))
+
+    handoff = document["arms"]["disaggregated"]["handoff"]
+    assert handoff["transfers"] == MEASURED + WARM
+    lifecycles = pd.read_parquet(stored / "server.parquet")
+    crossed = lifecycles[lifecycles["arm"] == "disaggregated"]
+    per_token = crossed["kv_bytes"] / crossed["prompt_tokens"]
+    assert per_token.nunique() == 1
+    assert handoff["bytes"] == crossed["kv_bytes"].sum() == per_token.iloc[0] * PROMPT * (MEASURED + WARM)
+    assert "handoff" not in document["arms"]["colocated"]
+    assert "warnings" not in document["arms"]["disaggregated"]
+
+
+def test_client_and_server_stamps_agree(stored: Path) -> None:
+    """What the client saw cannot precede what the server did; both use one clock."""
+    requests = pd.read_parquet(stored / "requests.parquet").set_index("request_id")
+    server = pd.read_parquet(stored / "server.parquet").set_index("request_id")
+    joined = requests.join(server[["arrive_ns", "prefill_end_ns"]], how="inner")
+    assert len(joined) == len(requests), "every request is found by its X-Request-Id"
+    assert (joined["arrive_ns"] >= joined["sent_ns"]).all()
+    first = pd.read_parquet(stored / "tokens.parquet").groupby(["arm", "pair", "index"])["t_ns"].min()
+    seen = joined.set_index(["arm", "pair", "index"])
+    assert (first.reindex(seen.index) >= seen["prefill_end_ns"].astype("int64")).all()
+
+
+def test_manifest_and_plan(document: dict[str, Any], stored: Path) -> None:
+    manifest = json.loads((stored / "manifest.json").read_text())
+    jsonschema.validate(manifest, schema.load("manifest"))
+    assert manifest["salt_nonce"]
+    assert manifest["config"]["base"] == "colocated-chunked"
+    assert len(pd.read_parquet(stored / "plan.parquet")) == MEASURED + WARM
+    assert document["run"] == stored.name
+    assert (stored / "latency.hlog").exists()
+
+
+def test_the_table(compared: tuple[Typed, Path, list[str]], stored: Path) -> None:
+    typed = Desk().type("report", str(stored))
+    assert typed.code == 0
+    for words in (*ARMS, "all objectives met (joint)", "✓ met", "not resolved", "dispatch lag P99", "validity"):
+        assert words in typed.out, typed
+
+
+def test_progress_is_told(compared: tuple[Typed, Path, list[str]]) -> None:
+    err = compared[0].err
+    for arm in ARMS:
+        assert f"{arm}: starting, log in" in err
+        assert f"{arm}: ready at http://127.0.0.1:" in err
+        assert f"{arm} pair 1/1 complete {MEASURED + WARM}/{MEASURED + WARM}" in err
+
+
+def test_interrupted_while_starting(tmp_path: Path) -> None:
+    desk = Desk()
+    paths = small_backends(tmp_path)
+    process = desk.start("compare", *paths, "--workload", str(tmp_path / "small.yaml"), "-o", str(tmp_path / "out"))
+    until(lambda: any("pdserve" in line for line in desk.leftovers()), "a server")
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=90)
+    assert process.returncode == 130, err
+    assert out == ""
+    assert not desk.leftovers()
