@@ -287,7 +287,7 @@ class Peer:
             return
         wait_s = self._steps[0].after_ms / 1e3
         if wait_s < 0:  # at the next multiple of the wait on the server's own clock
-            self._at = (self._at // -wait_s + 1) * -wait_s
+            self._at = (int(self._at / -wait_s + 1e-6) + 1) * -wait_s  # not twice the same one
         else:
             self._at += wait_s
         self._server.loop.call_at(self._at, self._step)

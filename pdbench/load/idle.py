@@ -1,8 +1,8 @@
 """Work that may wait, done in the moments when no request is due.
 
 Making a prompt or parsing a finished answer takes up to a few milliseconds. Done at a bad moment it delays
-the next request; so each job is small, and none starts when a request is due within the guard. When too much
-waits, or the run is ending, work goes first.
+the next request; so each job is small, and none starts when a request is due within the time that such jobs
+took lately. When too much waits, or the run is ending, work goes first.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from time import monotonic_ns
 from typing import Protocol
 
 GUARD_NS = 400_000  # a 512-token prompt or a 64-token answer takes less than this
+MAX_GUARD_NS = 5_000_000
 CROWDED = 512  # jobs waiting: beyond this memory matters more than a late request
 
 
@@ -29,6 +30,7 @@ class IdleWork:
         self._pacer = pacer
         self._jobs: deque[Callable[[], None]] = deque()
         self._scheduled = False
+        self._guard_ns = GUARD_NS
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -46,9 +48,13 @@ class IdleWork:
         self._scheduled = False
         if not self._jobs:
             return
-        if self._pacer.due_ns - monotonic_ns() < GUARD_NS and len(self._jobs) < CROWDED:
+        began = monotonic_ns()
+        if self._pacer.due_ns - began < self._guard_ns and len(self._jobs) < CROWDED:
             return  # the request that is due soon will kick
         self._jobs.popleft()()
+        took_ns = monotonic_ns() - began
+        # Up at once, down slowly: a job that was preempted is forgotten after some dozens of others.
+        self._guard_ns = min(max(took_ns, self._guard_ns * 15 // 16, GUARD_NS), MAX_GUARD_NS)
         self.kick()
 
     def finish(self) -> None:

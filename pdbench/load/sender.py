@@ -24,6 +24,7 @@ from pdbench.measure.records import Status
 
 NEVER_NS = 1 << 62
 LOOKAHEAD = 256  # bodies made ahead: more than any burst a schedule of open-loop arrivals is likely to hold
+LOOKAHEAD_LOW = 32  # below this a body is made at any moment: made on the send path it would cost more
 LOOKAHEAD_BYTES = 32 << 20
 _PREFILL_NS = 500_000_000
 _TICK_S = 0.05  # how finely time-outs are kept; far below any time-out worth setting
@@ -185,7 +186,10 @@ class Sender:
     def _refill(self) -> None:
         if not self._making and not self._over and self._wants_bodies():
             self._making = True
-            self.idle.add(self._refill_one)
+            if len(self._made) < LOOKAHEAD_LOW:
+                self._loop.call_soon(self._refill_one)
+            else:
+                self.idle.add(self._refill_one)
 
     def _refill_one(self) -> None:
         self._making = False
