@@ -61,6 +61,7 @@ def build_app(service: Service) -> web.Application:
     app.router.add_get("/admin/requests", _local(face.requests))
     app.router.add_get("/admin/steps", _local(face.steps))
     app.router.add_post("/admin/clear", _local(face.clear))
+    app.router.add_post("/admin/probe", _local(face.probe))
     return app
 
 
@@ -118,6 +119,9 @@ class Api:
     async def clear(self, _: web.Request) -> web.Response:
         self._service.clear()
         return _json({"ok": True})
+
+    async def probe(self, _: web.Request) -> web.Response:
+        return _json({"probes": await self._service.probe()})
 
     async def _generate(self, request: web.Request, parse: Callable[[bytes, str], Ask]) -> web.StreamResponse:
         arrive_ns = time.monotonic_ns()

@@ -23,7 +23,7 @@ import zmq.asyncio
 from pdserve.config import BackendConfig
 from pdserve.devices import Device, resolve
 from pdserve.log import log
-from pdserve.messages import Event, Hello, Load, Peer, Prefill, Shutdown, Stepped, encode
+from pdserve.messages import Event, Hello, Load, Peer, Prefill, Probe, Probed, Shutdown, Stepped, encode
 from pdserve.model.tokenizer import Tokenizer, load_tokenizer
 from pdserve.resolve import resolve_model
 from pdserve.router import Action, End, Router, Send, Token, Worker
@@ -93,6 +93,7 @@ class Cluster:
         self.failure: asyncio.Future[str] | None = None
         self._hellos: dict[int, Hello] = {}
         self._loads: dict[int, Load] = {}
+        self._probed: dict[int, dict[str, float]] = {}
         self._streams: dict[str, Stream] = {}
         self._lifecycles: deque[dict[str, Any]] = deque(maxlen=KEPT_REQUESTS)
         self._steps: deque[dict[str, Any]] = deque(maxlen=KEPT_STEPS)
@@ -190,6 +191,8 @@ class Cluster:
             if len(self._hellos) == len(self.devices):
                 # Before anybody can see the cluster ready: a pull must never come before its peer is known.
                 self._introduce()
+        elif isinstance(event, Probed):
+            self._probed[index] = event.times_ms
         elif isinstance(event, Load):
             self._loads[index] = event
 
@@ -281,6 +284,15 @@ class Cluster:
         for key in ("slots_used", "running", "waiting", "staged", "rss_bytes"):
             facts[key] = getattr(load, key) if load else 0
         return facts
+
+    async def probe(self) -> list[dict[str, Any]]:
+        self._probed.clear()
+        alive = [w.index for w in self.router.workers if w.alive]
+        for index in alive:
+            self._send(index, Probe())
+            while index not in self._probed and self.router.workers[index].alive:
+                await asyncio.sleep(0.005)
+        return [{"worker": i, "device": self.devices[i].name, **self._probed.get(i, {})} for i in alive]
 
     def lifecycles(self) -> list[dict[str, Any]]:
         return list(self._lifecycles)

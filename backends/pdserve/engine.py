@@ -26,6 +26,8 @@ from pdserve.messages import (
     Grant,
     Peer,
     Prefill,
+    Probe,
+    Probed,
     Pull,
     Pulled,
     Pushed,
@@ -50,12 +52,14 @@ class Engine:
         sender: Sender | None = None,
         receiver: Receiver | None = None,
         now: Callable[[], int],
+        probe: Callable[[], dict[str, float]] = dict,
     ) -> None:
         self.scheduler = scheduler
         self.cache: SlotCache = scheduler.cache
         self.sender = sender
         self.receiver = receiver
         self.now = now
+        self.probe = probe
         self.stopping = False
         self._live: dict[str, Sequence] = {}
         self._reserving: deque[Reserve] = deque()
@@ -88,13 +92,19 @@ class Engine:
                 self._reserving = deque(r for r in self._reserving if r.request.id != command.id)
                 self._drop(command.id)
                 return self._promise()
-            case Peer():
-                if self.receiver:
-                    self.receiver.connect(command.index, command.outbox)
-                return []
-            case Shutdown():
-                self.stopping = True
-                return []
+            case Peer() | Probe() | Shutdown():
+                return self._manage(command)
+
+    def _manage(self, command: Peer | Probe | Shutdown) -> list[Event]:
+        """What is about the worker, not about a request."""
+        if isinstance(command, Probe):
+            return [Probed(self.probe())]
+        if isinstance(command, Peer):
+            if self.receiver:
+                self.receiver.connect(command.index, command.outbox)
+        else:
+            self.stopping = True
+        return []
 
     def _prefill(self, command: Prefill) -> list[Event]:
         seq = _sequence(command)

@@ -86,6 +86,10 @@ class Peer(Message, frozen=True):
     outbox: Outbox
 
 
+class Probe(Message, frozen=True):
+    """Measure the device and answer with ``Probed``."""
+
+
 class Shutdown(Message, frozen=True):
     """End now."""
 
@@ -166,8 +170,14 @@ class Load(Message, frozen=True):
     rss_bytes: int
 
 
-Command = Prefill | Reserve | Grant | Pull | Release | Cancel | Peer | Shutdown
-Event = Hello | Stepped | Reserved | Pushed | Pulled | Failed | Load
+class Probed(Message, frozen=True):
+    """What ``executors.probe`` found, in ms."""
+
+    times_ms: dict[str, float]
+
+
+Command = Prefill | Reserve | Grant | Pull | Release | Cancel | Peer | Probe | Shutdown
+Event = Hello | Stepped | Reserved | Pushed | Pulled | Failed | Load | Probed
 
 encode = msgspec.msgpack.Encoder().encode
 decode_command = msgspec.msgpack.Decoder(Command).decode

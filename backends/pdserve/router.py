@@ -28,6 +28,7 @@ from pdserve.messages import (
     Hello,
     Load,
     Prefill,
+    Probed,
     Pull,
     Pulled,
     Pushed,
@@ -206,7 +207,7 @@ class Router:
                 return self._pulled(event)
             case Failed():
                 return self._failed(event, index, now)
-            case Hello() | Load():
+            case Hello() | Load() | Probed():
                 return []
 
     def _stepped(self, worker: Worker, event: Stepped) -> list[Action]:

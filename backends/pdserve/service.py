@@ -57,6 +57,11 @@ class Service(Protocol):
         """``/admin/state``: roles, queues, counters per role, memory."""
         ...
 
+    async def probe(self) -> list[dict[str, Any]]:
+        """Measures every live worker's device, one after the other: a row each with ``worker``, ``device`` and times
+        in ms. Ask only while nothing is being served."""
+        ...
+
     def lifecycles(self) -> list[dict[str, Any]]:
         """Stamps (ns, CLOCK_MONOTONIC) of the finished requests still kept, oldest first."""
         ...

@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -75,6 +76,7 @@ def main() -> int:
 
 def serve(job: Job, socket: zmq.Socket[bytes]) -> None:
     """Builds executor and engine, then runs the loop."""
+    from pdserve.executors.probe import probe
     from pdserve.executors.torch_executor import build_executor
     from pdserve.transfer.connectors import choose, make_receiver, make_sender
 
@@ -104,7 +106,8 @@ def serve(job: Job, socket: zmq.Socket[bytes]) -> None:
     slowdown = Slowdown(job.inject, job.index)
     if receiver and job.inject:
         receiver = SlowReceiver(receiver, slowdown)
-    engine = Engine(scheduler, sender=sender, receiver=receiver, now=time.monotonic_ns)
+    measure = partial(probe, executor.device, executor.kv.data.dtype)
+    engine = Engine(scheduler, sender=sender, receiver=receiver, now=time.monotonic_ns, probe=measure)
     outbox = sender.outbox() if sender else None
     hello = Hello(job.device, os.getpid(), job.max_len, executor.kv.bytes_per_token, outbox)
     socket.send(encode([hello, _load(engine)]))

@@ -136,6 +136,9 @@ class FakeService:
             "transfers": {"count": 7, "bytes": 28672, "released": 7, "failed": 1},
         }
 
+    async def probe(self) -> list[dict[str, Any]]:
+        return [{"worker": 0, "device": "cpu:0", "gemm_ms": 1.5}]
+
     def lifecycles(self) -> list[dict[str, Any]]:
         return self.records
 

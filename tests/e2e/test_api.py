@@ -248,6 +248,7 @@ def test_admin(server: Live) -> None:
     assert server.get("/admin/requests").json == {"requests": server.service.records}
     assert server.get("/admin/steps").json == {"steps": server.service.steps()}
     assert server.post("/admin/clear", {}).status == 200
+    assert server.post("/admin/probe", {}).json == {"probes": [{"worker": 0, "device": "cpu:0", "gemm_ms": 1.5}]}
     assert server.service.cleared == 1
 
 

@@ -68,7 +68,8 @@ def test_counters_prove_that_prefill_and_decode_ran_apart() -> None:
         assert (prefill["decode_steps"], prefill["decode_tokens"]) == (0, 0)
         assert (decode["prefill_tokens"], prefill["prefill_tokens"]) == (0, tokens)
         assert decode["decode_tokens"] == 23 * len(work)
-        assert state["transfers"] == {"count": len(work), "bytes": tokens * KV_BYTES, "released": len(work), "failed": 0}
+        done = {"count": len(work), "bytes": tokens * KV_BYTES, "released": len(work), "failed": 0}
+        assert state["transfers"] == done
         until(lambda: [w["slots_used"] for w in server.state()["workers"]] == [0, 0])
         for row in server.lifecycles():
             assert row["arrive_ns"] <= row["prefill_start_ns"] < row["prefill_end_ns"] == row["token_ns"][0]

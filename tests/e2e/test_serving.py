@@ -53,6 +53,12 @@ def test_a_stream_and_its_stamps(server: Serving) -> None:
     assert (roles["prefill"]["decode_steps"], roles["decode"]["prefill_tokens"]) == (0, 0)
 
 
+def test_the_probe_times_every_device(server: Serving) -> None:
+    probes = server.post("/admin/probe", {}).json["probes"]
+    assert [probe["device"] for probe in probes] == ["cpu:0", "cpu:1"]
+    assert all(probe[key] > 0 for probe in probes for key in ("gemm_ms", "copy_ms", "transfer_ms"))
+
+
 def test_clients_that_leave_free_the_slots_on_both_sides(server: Serving) -> None:
     links = [server.send(FOREVER) for _ in range(6)]  # more than the decode worker's four slots
     until(lambda: slots_used(server)[1] == 4)
