@@ -102,6 +102,11 @@ def compare(
             _run_pairs(call)
         except Interrupted:
             call.interrupted = True
+        except BackendStartError:  # one that could not be started again: keep what was measured
+            call.interrupted = True
+            if call.results:
+                _conclude(call, base)
+            raise
         call.interrupted |= stop.requested
         return _conclude(call, base)
 

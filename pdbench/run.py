@@ -17,7 +17,7 @@ import numpy as np
 from pdbench.errors import PdbenchError
 from pdbench.live import Live, Progress
 from pdbench.measure.records import to_frames
-from pdbench.serverside import ServerSide
+from pdbench.serverside import ServerSide, dead_workers
 from pdbench.settings import Settings
 from pdbench.target import inspect
 from pdbench.target.arm import Arm
@@ -70,15 +70,15 @@ def run_plan(arm: Arm, plan: Plan, pair: int, ctx: RunContext) -> RunResult:
     job = make_job(arm, plan, pair, ctx)
     live = Live(ctx.progress, arm.name, pair, ctx.settings.pairs, len(plan))
     outcome = run_load(job, on_delta=live, should_stop=ctx.should_stop)
-    died = not arm.server.alive
-    if died:
-        arm.note_death(pair)
-        ctx.progress.event(f"{arm.name}: the server died; its last lines:\n" + _indented(arm.last_lines))
     if outcome.status == "engine_died":
         ctx.progress.event(f"the load engine ended early: {outcome.reason}\n{_indented(outcome.stderr)}")
-    live.end("died" if died else outcome.status)
     requests, tokens = to_frames(outcome.records, arm.name, pair)
-    window = _measured_window(requests)
+    server = collect(arm, _measured_window(requests)) if arm.server.alive else ServerSide()
+    died = not arm.server.alive or bool(dead_workers(server))
+    if died:
+        arm.note_death(pair)
+        ctx.progress.event(f"{arm.name}: the server died; its last lines:\n{_indented(arm.last_lines)}")
+    live.end("died" if died else outcome.status)
     Path(job.journal).unlink(missing_ok=True)
     return RunResult(
         arm=arm.name,
@@ -89,7 +89,7 @@ def run_plan(arm: Arm, plan: Plan, pair: int, ctx: RunContext) -> RunResult:
         requests=requests,
         tokens=tokens,
         receive_lag_p99_ns=_user_clock_lag_ns(outcome),
-        server=ServerSide() if died else collect(arm, window),
+        server=server,
         server_died=died,
     )
 

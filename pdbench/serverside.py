@@ -55,6 +55,11 @@ def transfers(runs: Iterable[ServerSide]) -> tuple[int, int] | None:
     return sum(int(b.get("count", 0)) for b in books), sum(int(b.get("bytes", 0)) for b in books)
 
 
+def dead_workers(run: ServerSide) -> list[int]:
+    """Workers that ended by themselves, by index; the server lives on without them."""
+    return [int(row["index"]) for row in run.state.get("workers", []) if not row.get("alive", True)]
+
+
 def separated(state: Row) -> bool:
     """Whether the server has a prefill and a decode role."""
     roles = state.get("roles", {})

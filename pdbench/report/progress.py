@@ -47,6 +47,8 @@ class Lines:
         self._write(text)
 
     def show(self, view: ArmView) -> None:
+        if not view.total:
+            return  # starting and ready are told as events
         now = time.monotonic()
         state = (view.state, view.pair)
         changed = self._states.get(view.name) != state

@@ -41,19 +41,19 @@ def table_of(document: Document) -> Table:
     """The whole table."""
     arms: dict[str, Document] = document["arms"]
     table = Table(title=_title(document), title_justify="left", title_style="bold", pad_edge=False, box=None)
-    table.add_column("")
+    table.add_column("latencies in ms", no_wrap=True)
     for name, arm in arms.items():
         table.add_column(f"{name}{' (simulated)' if arm.get('simulated') else ''}", justify="right")
     _add(table, "devices", [str(arm["devices"]) for arm in arms.values()])
     _add(table, "requests ok / failed", [_counts(arm["requests"]) for arm in arms.values()])
     if any("joint" in arm.get("attainment", {}) for arm in arms.values()):
         joint = [percent(arm.get("attainment", {}).get("joint")) for arm in arms.values()]
-        _add(table, "all objectives met (joint)", joint, style="bold")
+        _add(table, "joint attainment", joint, style="bold")
     for label, key, stats in _LATENCIES:
         for stat in stats:
             values = [_of(arm, key, stat) for arm in arms.values()]
             if any(value != "n/a" for value in values):
-                _add(table, f"{label} {stat.upper()} (ms)", values)
+                _add(table, f"{label} {stat.upper()}", values)
     _objective_rows(table, document)
     _comparison_rows(table, document)
     _tail_rows(table, arms)
@@ -89,13 +89,13 @@ def _title(document: Document) -> str:
 
 
 def _objective_rows(table: Table, document: Document) -> None:
-    """``SLO ttft p90 <= 400ms | 310 ✓ met | 460 ✗ missed``."""
+    """``ttft p90 <= 400ms | 310 ✓ met | 460 ✗ missed``."""
     arms = document["arms"]
     if not document.get("slo"):
         return
-    table.add_section()
+    table.add_row(Text("SLO", style="italic"))
     for text in document["slo"]:
-        _add(table, f"SLO {text}", [_judged(arm, text) for arm in arms.values()])
+        _add(table, text, [_judged(arm, text) for arm in arms.values()])
 
 
 def _judged(arm: Document, text: str) -> Text:
@@ -115,8 +115,7 @@ def _comparison_rows(table: Table, document: Document) -> None:
     if not comparisons:
         return
     base = comparisons[0]["base"]
-    table.add_section()
-    heading = Text(f"change against {base}", style="italic")
+    heading = Text("change (* primary)", style="italic")
     table.add_row(heading, *("base" if name == base else "" for name in document["arms"]))
     for metric in dict.fromkeys(item["metric"] for item in comparisons):
         row: list[Text | str] = []
@@ -125,7 +124,7 @@ def _comparison_rows(table: Table, document: Document) -> None:
             item = next((c for c in comparisons if c["head"] == name and c["metric"] == metric), None)
             row.append(_change(item) if item else "")
             primary |= bool(item and item["primary"])
-        _add(table, _label(metric) + (" (primary)" if primary else ""), row)
+        _add(table, _label(metric) + (" *" if primary else ""), row)
 
 
 def _label(metric: str) -> str:
@@ -137,16 +136,24 @@ def _label(metric: str) -> str:
 
 
 def _change(item: Document) -> Text:
-    """``+42 % [34, 51]`` and, below it, the verdict. Attainment changes are in points, positive = better."""
+    """``+42 % [+34, +51]`` and, below it, the verdict. Attainment in points, where up is better."""
     low, high = _bounds(item)
     if item["effect"] is None or item.get("percent") is None:
         shown = "infinite"
     elif item["scale"] == "log_ratio":
-        shown = f"{item['percent']:+.1f} %"
+        shown = f"{_signed(item['percent'])} %"
     else:
-        shown = f"{0.0 - 100 * item['effect']:+.1f} pt"
-    interval = f" [{low:+.0f}, {high:+.0f}]" if low is not None and high is not None else ""
+        shown = f"{_signed(-100 * item['effect'])} pt"
+    interval = f" [{_signed(low)}, {_signed(high)}]" if low is not None and high is not None else ""
     return Text(f"{shown}{interval}\n{item['verdict']}", style=_VERDICT_STYLE.get(item["verdict"], ""))
+
+
+def _signed(value: float) -> str:
+    """Two digits and a sign; an interval of two pairs can reach to the thousands, which nobody reads."""
+    if abs(value) >= 1000:
+        return ">+999" if value > 0 else "<-999"
+    text = f"{value:+.0f}" if abs(value) >= 10 else f"{value:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text
 
 
 def _bounds(item: Document) -> tuple[float | None, float | None]:
@@ -164,7 +171,7 @@ def _bounds(item: Document) -> tuple[float | None, float | None]:
 
 
 def _tail_rows(table: Table, arms: dict[str, Document]) -> None:
-    table.add_section()
+    table.add_row(Text("load and client", style="italic"))
     figures = [arm.get("throughput", {}) for arm in arms.values()]
     _add(table, "requests/s", [_number(one.get("requests_per_s")) for one in figures])
     _add(table, "output tokens/s", [_number(one.get("output_tokens_per_s")) for one in figures])
@@ -173,8 +180,8 @@ def _tail_rows(table: Table, arms: dict[str, Document]) -> None:
         _add(table, "device busy", busy)
     if any(arm.get("handoff") for arm in arms.values()):
         gaps = [_number(arm.get("handoff", {}).get("gap_ms", {}).get("p90"), "") for arm in arms.values()]
-        _add(table, "hand-off gap P90 (ms)", gaps)
-    for label, key in (("dispatch lag P99 (ms)", "dispatch_lag_ms"), ("client lag P99 (ms)", "client_lag_ms")):
+        _add(table, "hand-off gap P90", gaps)
+    for label, key in (("dispatch lag P99", "dispatch_lag_ms"), ("client lag P99", "client_lag_ms")):
         if any(key in arm for arm in arms.values()):
             _add(table, label, [_number(arm.get(key, {}).get("p99")) for arm in arms.values()])
     _add(table, "validity", [_validity(arm) for arm in arms.values()])

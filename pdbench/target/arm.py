@@ -34,6 +34,7 @@ class Arm:
         self.state: dict[str, Any] = {}
         self.died: list[int] = []
         self.last_lines: list[str] = []
+        self._broken = False
 
     @property
     def is_pdserve(self) -> bool:
@@ -41,7 +42,7 @@ class Arm:
 
     @property
     def running(self) -> bool:
-        return self.facts is not None and self.server.alive
+        return self.facts is not None and self.server.alive and not self._broken
 
     def begin_start(self) -> None:
         """Start the processes without waiting, so that several arms can load at once."""
@@ -61,6 +62,7 @@ class Arm:
         if self.facts is not None and not self.backend.started_by_us:
             return False  # somebody else's server is away: offer the plan, its requests are misses
         self.stop()
+        self._broken = False
         self.begin_start()
         self.finish_start(should_stop)
         return True
@@ -78,7 +80,9 @@ class Arm:
             raise BackendStartError(f"it does not clear its counters: {error}", where=self.name) from error
 
     def note_death(self, pair: int) -> None:
-        """Remember that the server ended by itself during this pair, and what it said last."""
+        """Remember that the server, or one of its workers, ended by itself during this pair, and its last
+        lines. It is started afresh before its next run: half a server is another server."""
+        self._broken = True
         self.died.append(pair)
         self.last_lines = self.server.last_lines()
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import jsonschema
 import pandas as pd
+import psutil
 import pytest
 import yaml
 
@@ -152,7 +153,7 @@ def test_manifest_and_plan(document: dict[str, Any], stored: Path) -> None:
 def test_the_table(compared: tuple[Typed, Path, list[str]], stored: Path) -> None:
     typed = Desk().type("report", str(stored))
     assert typed.code == 0
-    for words in (*ARMS, "all objectives met (joint)", "✓ met", "not resolved", "dispatch lag P99", "validity"):
+    for words in (*ARMS, "joint attainment", "✓ met", "not resolved", "dispatch lag P99", "validity"):
         assert words in typed.out, typed
 
 
@@ -173,4 +174,31 @@ def test_interrupted_while_starting(tmp_path: Path) -> None:
     out, err = process.communicate(timeout=90)
     assert process.returncode == 130, err
     assert out == ""
+    assert not desk.leftovers()
+
+
+def workers_of(desk: Desk) -> list[psutil.Process]:
+    """The running worker processes of this desk's servers."""
+    return [process for process in desk.processes() if "pdserve.worker" in process.cmdline()]
+
+
+def test_a_worker_that_dies_mid_run_is_told_and_replaced(tmp_path: Path) -> None:
+    desk = Desk()
+    paths = small_backends(tmp_path)
+    (tmp_path / "small.yaml").write_text(WORKLOAD.replace("num_requests: 8", "num_requests: 24"))
+    process = desk.start(
+        *("compare", paths[1], paths[2], "--workload", str(tmp_path / "small.yaml"), "--pairs", "2"),
+        *("-o", str(tmp_path / "out"), "--json"),
+    )
+    until(lambda: list((tmp_path / "out").glob("*/journal-0-colocated.bin")), "the first run", 90)
+    until(lambda: (next((tmp_path / "out").glob("*/journal-0-colocated.bin"))).stat().st_size > 200, "requests")
+    workers_of(desk)[0].kill()
+    out, err = process.communicate(timeout=200)
+    document = json.loads(out)
+    arms = document["arms"]
+    died = [name for name, arm in arms.items() if "server_died" in arm]
+    assert len(died) == 1, err
+    assert f"{died[0]}: started again" in err
+    for arm in arms.values():
+        assert arm["requests"]["scheduled"] == arm["requests"]["ok"] + arm["requests"]["failed"] == 48
     assert not desk.leftovers()

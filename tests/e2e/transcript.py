@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -86,16 +86,24 @@ class Desk:
             process.kill()
             process.wait()
 
-    def leftovers(self) -> list[str]:
-        """Command lines of processes with this desk's mark that still run."""
+    def processes(self) -> list[psutil.Process]:
+        """Running processes with this desk's mark."""
         found = []
         for process in psutil.process_iter():
             try:
-                marked = process.environ().get(_MARK) == self.mark and process.status() != psutil.STATUS_ZOMBIE
-                if marked and process.pid != os.getpid():
-                    found.append(" ".join(process.cmdline()))
+                marked = process.environ().get(_MARK) == self.mark
+                if marked and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
             except psutil.Error:
                 continue
+        return found
+
+    def leftovers(self) -> list[str]:
+        """Command lines of processes with this desk's mark that still run."""
+        found = []
+        for process in self.processes():
+            with suppress(psutil.Error):
+                found.append(" ".join(process.cmdline()))
         return found
 
 
