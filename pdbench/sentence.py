@@ -72,9 +72,7 @@ def _primary_clauses(primary: list[Document], arms: Document, rate: float | None
     shares = {name: arms[name].get("attainment", {}).get("joint") for name in arms}
 
     def shown(heads: Iterable[str]) -> str:
-        return _listed(
-            [f"{head} ({percent(shares[base])} against {percent(shares[head])})" for head in heads]
-        )
+        return _listed([f"{head} ({percent(shares[base])} against {percent(shares[head])})" for head in heads])
 
     clauses = []
     if heads := groups[_LESS]:
@@ -86,9 +84,7 @@ def _primary_clauses(primary: list[Document], arms: Document, rate: float | None
         clauses.append(f"{base} meets the SLO as often as {shown(heads)}")
     if heads := groups[_OPEN]:
         after = "one pair" if pairs == 1 else f"{pairs} pairs"
-        clauses.append(
-            f"whether {base} meets the SLO more often than {shown(heads)} is not resolved by {after}"
-        )
+        clauses.append(f"whether {base} meets the SLO more often than {shown(heads)} is not resolved by {after}")
     clauses[0] = f"{_at(rate)} {clauses[0]}"
     return clauses
 
@@ -110,11 +106,7 @@ def _win_clauses(comparisons: list[Document], primary: list[Document], arms: Doc
 
 def _won_by(item: Document, arm: str, base: str, head: str) -> bool:
     same = item["base"] == base and item["head"] == head and not item["primary"]
-    return (
-        same
-        and _LATENCY.match(item["metric"]) is not None
-        and item["verdict"] == (_MORE if arm == head else _LESS)
-    )
+    return same and _LATENCY.match(item["metric"]) is not None and item["verdict"] == (_MORE if arm == head else _LESS)
 
 
 def _win_clause(item: Document, winner: str, other: str, arms: Document) -> str:
