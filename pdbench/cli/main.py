@@ -26,6 +26,7 @@ COMMANDS: dict[str, str] = {
     "serve": "Start a backend in the foreground.",
     "simulate": "Run a backend on the virtual clock.",
     "report": "Show a stored run.",
+    "surface": "Show stored runs under all SLO limits at once.",
     "workloads": "List, show and check workloads.",
     "backends": "List, show and check backends.",
     "doctor": "Say what this machine can measure.",

@@ -161,12 +161,13 @@ def flips(base: Outcomes, head: Outcomes, limits: Limits, margin: float = MARGIN
 
 
 def _candidates(base: Outcomes, head: Outcomes, axis: str, limit: float) -> Floats:
-    """Limits (ns, rising) worth trying: each latency seen, where a looser limit begins to admit it, and the last
-    nanosecond below it, where a tighter limit ceases to."""
+    """Limits (whole ns, rising) worth trying: each latency seen, where a looser limit begins to admit it, and the
+    last nanosecond below it, where a tighter limit ceases to."""
     seen = np.concatenate([arm.values[axis] for arm in (base, head)])
     seen = np.unique(seen[np.isfinite(seen)])
-    below = np.ceil(seen) - 1
-    tried = np.concatenate([below[below < limit], seen[seen > limit]])
+    admits = np.ceil(seen)
+    below = admits - 1
+    tried = np.concatenate([below[below < limit], admits[admits > limit]])
     return np.unique(tried[tried > 0])
 
 

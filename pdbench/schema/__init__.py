@@ -1,4 +1,4 @@
-"""The documents' shapes as JSON Schema (2020-12): ``compare``, ``run``, ``simulate``, ``manifest``.
+"""The documents' shapes as JSON Schema (2020-12): ``compare``, ``run``, ``simulate``, ``surface``, ``manifest``.
 
 The files refer to ``common.schema.json``; ``load`` gives one schema that stands alone.
 """
@@ -9,7 +9,7 @@ import json
 from importlib.resources import files
 from typing import Any
 
-NAMES = ("compare", "run", "simulate", "manifest")
+NAMES = ("compare", "run", "simulate", "surface", "manifest")
 _COMMON = "common.schema.json"
 
 

@@ -16,7 +16,7 @@ HOUSES = {"pdbench": ROOT / "pdbench", "pdserve": ROOT / "backends" / "pdserve"}
 # A room may import itself and rooms of a lower floor. Verbs stand above rooms, what people touch above verbs.
 FLOORS = [
     {"errors", "__init__", "py"},
-    {"units", "order", "sentence", "stopping", "serverside", "schema", "resources", "yamlfile"},
+    {"units", "order", "sentence", "stopping", "serverside", "schema", "resources", "yamlfile", "fairness"},
     {"workload"},
     {"measure"},
     {"stats", "hlog"},
@@ -25,13 +25,13 @@ FLOORS = [
     {"run", "document"},
     {"summary"},
     {"compare"},
-    {"simulate"},
+    {"simulate", "surface"},
     {"report"},
     {"cli"},
     {"__main__"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-PURE = {"workload", "measure", "stats", "units", "order", "sentence", "serverside"}
+PURE = {"workload", "measure", "stats", "units", "order", "sentence", "serverside", "fairness"}
 PURE_MAY = {"numpy", "pandas", "scipy", "msgspec", "pdbench"}
 STEERING = {"load/steer.py", "load/shape.py", "load/process.py"}
 
