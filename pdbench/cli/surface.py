@@ -25,6 +25,7 @@ def command(
     slo: tuple[str, ...],
     base: str | None,
     limits: tuple[str, ...],
+    every: bool,
     as_json: bool,
     no_color: bool,
 ) -> int:
