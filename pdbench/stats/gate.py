@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -212,4 +212,14 @@ def weigh(
         return GateVerdict("INVALID", primary, {}, tuple(reasons))
     until = found.pairs
     decisions = decide_family({metric: y[:until] for metric, y in values.items()}, rules, primary)
+    if found.status != "go on":
+        decisions = {metric: _ended(decision) for metric, decision in decisions.items()}
     return GateVerdict(found.status, primary, decisions, (), found.next_pairs)
+
+
+def _ended(decision: Decision) -> Decision:
+    """A secondary metric that is undecided when the primary ends the comparison stays undecided."""
+    if decision.status != "go on":
+        return decision
+    reason = "neither was certain when the primary metric decided"
+    return replace(decision, status="INCONCLUSIVE", next_pairs=0, reason=reason)

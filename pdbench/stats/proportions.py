@@ -62,7 +62,8 @@ def wilson(share: float, n_eff: float, level: float = 0.95) -> tuple[float, floa
     shrink = 1 + z * z / n_eff
     middle = (share + z * z / (2 * n_eff)) / shrink
     half = z / shrink * math.sqrt(share * (1 - share) / n_eff + z * z / (4 * n_eff * n_eff))
-    return (0.0 if share == 0 else max(middle - half, 0.0), 1.0 if share == 1 else min(middle + half, 1.0))
+    # The share itself bounds either end: near 0 and 1 rounding would else cross it.
+    return max(min(middle - half, share), 0.0), min(max(middle + half, share), 1.0)
 
 
 def clopper_pearson(share: float, n_eff: float, level: float = 0.95) -> tuple[float, float]:
@@ -70,9 +71,10 @@ def clopper_pearson(share: float, n_eff: float, level: float = 0.95) -> tuple[fl
     numbers of trials that are not whole."""
     _check(share, n_eff, level)
     tail, met = (1 - level) / 2, share * n_eff
-    low = 0.0 if met <= 0 else float(stats.beta.ppf(tail, met, n_eff - met + 1))
-    high = 1.0 if met >= n_eff else float(stats.beta.ppf(1 - tail, met + 1, n_eff - met))
-    return low, high
+    # A billionth of a request is rounding; the beta distribution overflows on it.
+    low = 0.0 if met < 1e-9 else float(stats.beta.ppf(tail, met, n_eff - met + 1))
+    high = 1.0 if n_eff - met < 1e-9 else float(stats.beta.ppf(1 - tail, met + 1, n_eff - met))
+    return min(low, share), max(high, share)
 
 
 def batch_shares(good: npt.ArrayLike, batches: int = LEAST_BATCHES) -> Floats:

@@ -22,6 +22,8 @@ MOST_BRACKETS = 12
 # Steps of the grid inside one bracket step: 1.5 ** (1 / 3) = 1.145.
 _GRID = 3
 _ROUND = 4
+# Rates are kept to six digits: their place on the grid is known to about 1e-5.
+_ROUNDING = 1e-4
 # What is worth reaching: on shared CPU cores, and on GPUs (where pairs agree far better).
 TARGET_CPU, TARGET_GPU = 0.10, 0.03
 
@@ -67,7 +69,7 @@ def _outwards(
     """One bracket step beyond the rates tested, all of which are on one side."""
     up = found.where == "above"
     edge = math.log((rates[-1] if up else rates[0]) / start_rate, BRACKET)
-    step = math.floor(edge + 1e-6) + 1 if up else math.ceil(edge - 1e-6) - 1
+    step = math.floor(edge + _ROUNDING) + 1 if up else math.ceil(edge - _ROUNDING) - 1
     if abs(step) > MOST_BRACKETS:
         return Step((), f"the crossing lies {found.text}, {BRACKET:g}**{MOST_BRACKETS} from the start rate", found)
     rate = same_rate(start_rate * BRACKET**step)
@@ -79,7 +81,7 @@ def _outwards(
 
 def _around(found: Goodput, runs: Sequence[RateRun], start_rate: float, first_seed: int, left: int) -> Step:
     """The four grid rates around the crossing, under the first seed that lacks one of them."""
-    base = math.floor(_GRID * math.log(found.rate / start_rate, BRACKET) + 1e-6)
+    base = math.floor(_GRID * math.log(found.rate / start_rate, BRACKET) + _ROUNDING)
     # Nearest first: a round that the budget cuts short still ran what tells most.
     grid = [same_rate(start_rate * BRACKET ** ((base + k) / _GRID)) for k in (0, 1, -1, 2)][:_ROUND]
     done = {(same_rate(run.rate), run.seed) for run in runs}

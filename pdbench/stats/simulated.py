@@ -60,7 +60,7 @@ class Noise:
 
 
 QUIET = Noise()
-EDGE = Noise(run=0.017)
+EDGE = Noise(run=0.016)
 NOISY = Noise(wander=0.02, run=0.03, drift=0.006)
 NO_SLOWDOWN = Slowdown()
 
