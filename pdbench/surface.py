@@ -215,8 +215,7 @@ def _said(item: Document, arms: Document) -> str:
     base, head, leads = item["base"], item["head"], item["leads"]
     shares = {name: percent(arms[name]["joint_at_slo"]) for name in (base, head)}
     if leads is None:
-        text = f"At the SLO {base} and {head} are within {percent(MARGIN)} points ({shares[base]}, {shares[head]})"
-        text = text.replace(" % points", " points")
+        text = f"At the SLO {base} and {head} are within {100 * MARGIN:g} points ({shares[base]}, {shares[head]})"
     else:
         other = head if leads == base else base
         text = f"At the SLO {leads} leads {other} ({shares[leads]} against {shares[other]})"

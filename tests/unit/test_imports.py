@@ -20,7 +20,7 @@ FLOORS = [
     {"workload"},
     {"measure"},
     {"stats", "hlog"},
-    {"store", "load", "target", "settings"},
+    {"store", "load", "target", "settings", "accounts"},
     {"live"},
     {"run", "document"},
     {"summary"},
@@ -31,7 +31,7 @@ FLOORS = [
     {"__main__"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-PURE = {"workload", "measure", "stats", "units", "order", "sentence", "serverside", "fairness"}
+PURE = {"workload", "measure", "stats", "units", "order", "sentence", "serverside", "fairness", "accounts"}
 PURE_MAY = {"numpy", "pandas", "scipy", "msgspec", "pdbench"}
 STEERING = {"load/steer.py", "load/shape.py", "load/process.py"}
 
