@@ -68,17 +68,17 @@ def test_a_stall_without_a_prompt_is_not_blamed_on_one() -> None:
 
 
 def test_another_worker_is_elsewhere() -> None:
-    """A prompt beside the stream, on another worker: no disturbance, but looked at; half of it is in the gap."""
-    stream = lifecycle("s", [10, 20, 30, 45, 55], prefill=(0, 10))
-    prompt = lifecycle("p", [55], prefill=(25, 55), workers=(1, 1), prompt=300)
-    steps = [step(0, 0, 10), step(0, 10, 20), step(0, 20, 30), step(0, 30, 45), step(0, 45, 55), step(1, 25, 55, 300)]
-    gaps = decode_gaps(server(stream, prompt), server(*steps))
+    """Prompts beside the stream, on two other workers: no disturbance, but looked at, by the share that overlaps."""
+    stream = lifecycle("s", [10, 20, 35, 50, 65], prefill=(0, 10))
+    steps = [step(0, a, b) for a, b in ((0, 10), (10, 20), (20, 35), (35, 50), (50, 65))]
+    steps += [step(1, 20, 65, 270), step(2, 30, 40, 30)]
+    gaps = decode_gaps(server(stream), server(*steps))
     assert gaps["prefill_tokens"].tolist() == [0, 0, 0, 0]
-    assert gaps["elsewhere_tokens"].tolist() == pytest.approx([0, 50, 150, 100])
-    found = account([stream, prompt], steps)
+    assert gaps["elsewhere_tokens"].tolist() == pytest.approx([0, 105, 105, 90])
+    found = account([stream], steps)
     assert found["stall_ms_per_1k_tokens"] == 0
     assert found["elsewhere"]["gaps_share"] == 0.75
-    assert found["elsewhere"]["stall_ms_per_1k_tokens"] == pytest.approx(5 / 300 * 1000, abs=1e-5)
+    assert found["elsewhere"]["stall_ms_per_1k_tokens"] == pytest.approx(15 / 300 * 1000, abs=1e-5)
 
 
 def test_runs_are_told_apart() -> None:
