@@ -1,7 +1,7 @@
 """The stage every verb plays on: arms that are started once, run plans in turn, and are stopped whatever happens.
 
-``compare``, ``gate``, ``search`` and ``tune`` differ in which plan they give to which arm next and in what they say of it.
-Starting, waiting, restarting, calibrating, storing and stopping is the same for all, and is here.
+``compare``, ``gate``, ``search`` and ``tune`` differ in which plan they give to which arm next and in what they
+conclude. Starting, waiting, restarting, storing and stopping is the same for all, and is here.
 
     with Stage("compare", backends, workload, settings, progress) as stage:
         stage.start()
