@@ -38,7 +38,8 @@ format: $(STAMP)
 	$(BIN)/python -m ruff check --fix
 
 bench: $(STAMP)
-	for file in benchmarks/bench_*.py; do [ -e "$$file" ] || continue; $(BIN)/python "$$file" || exit 1; done
+	$(BIN)/python -m benchmarks.engine
+	$(BIN)/python -m benchmarks.client
 
 docs: $(STAMP)
 	$(BIN)/python -m mkdocs build --strict
