@@ -6,12 +6,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pdbench.auto import auto_comparisons
 from pdbench.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_INVALID, EXIT_OK
 from pdbench.measure.slo import Objective
 from pdbench.measure.validity import Reason, Validity, of_reasons
 from pdbench.sentence import compare_sentence, run_sentence
 from pdbench.settings import Settings, workload_data
-from pdbench.stats.paired import comparisons
+from pdbench.stats.paired import MARGINS, PRIMARY, comparisons
+from pdbench.stats.sequential import Looks
 from pdbench.workload.plan import Plan
 from pdbench.workload.spec import Workload
 
@@ -33,8 +35,15 @@ def assemble(
     per_pair: Mapping[str, Sequence[Document]],
     base: str,
     warnings: Sequence[str],
+    primary: str = PRIMARY,
+    looks: Looks | None = None,
+    declared: Document | None = None,
+    turns: Sequence[Document] = (),
 ) -> Document:
-    """The document of a comparison, or (``kind="run"``) of one arm. An INVALID one holds no verdict."""
+    """The document of a comparison, or (``kind="run"``) of one arm. An INVALID one holds no verdict.
+
+    ``looks``: those of ``--pairs auto``; None where the number of pairs was fixed beforehand.
+    """
     if interrupted and validity.valid:
         validity = of_reasons([Reason("the run was interrupted", "run it to its end, or ask for fewer pairs")])
     document: Document = {
@@ -50,16 +59,79 @@ def assemble(
     }
     rate = offered_rate(workload, plans)
     if kind == "compare":
-        found = comparisons(per_pair, base, list(arms)) if base in arms else []
-        if not validity.valid:
-            found = [{**item, "verdict": "not resolved"} for item in found]
-        document["comparisons"] = found
+        document |= _conclusions(per_pair, base, list(arms), primary, looks, validity)
+        if declared:
+            document["declared"] = declared
+        if turns and validity.valid:
+            document["turns"] = list(turns)
         document["sentence"] = compare_sentence(document, rate)
     else:
         document["sentence"] = run_sentence(document, rate)
     if warnings:
         document["warnings"] = list(warnings)
     return document
+
+
+def _conclusions(
+    per_pair: Mapping[str, Sequence[Document]],
+    base: str,
+    arms: Sequence[str],
+    primary: str,
+    looks: Looks | None,
+    validity: Validity,
+) -> Document:
+    """``comparisons``, and ``looks`` where the number of pairs was found by them. No verdict when INVALID."""
+    if base not in arms:
+        return {"comparisons": []}
+    if looks is None:
+        found: Document = {"comparisons": comparisons(per_pair, base, arms, primary)}
+    else:
+        items, said = auto_comparisons(per_pair, base, arms, primary, looks)
+        found = {"comparisons": items, "looks": said}
+    if not validity.valid:
+        found["comparisons"] = [{**item, "verdict": "not resolved"} for item in found["comparisons"]]
+        for decided in found.get("looks", {}).get("decided", {}).values():
+            decided["status"] = "not resolved"
+    return found
+
+
+def declaration(
+    base: str, heads: Sequence[str], settings: Settings, looks: Looks | None, hashes: Sequence[str]
+) -> Document:
+    """What is fixed before the first run: a rule chosen after seeing the numbers would prove anything."""
+    found: Document = {
+        "base": base,
+        "heads": list(heads),
+        "primary": settings.primary,
+        "margins": dict(MARGINS),
+        "level": 0.95,
+        "seed": settings.seed,
+        "pairs": settings.pairs if looks is None else "auto",
+    }
+    if looks is not None:
+        found["looks"] = {"pairs": list(looks.pairs), "alphas": [round(alpha, 9) for alpha in looks.alphas]}
+        found["budget"] = settings.budget.text if settings.budget else None
+    if hashes:
+        found["plan_hashes"] = list(hashes)
+    return found
+
+
+def declared_lines(declared: Document) -> list[str]:
+    """The declaration in words, for the eyes of who waits."""
+    margins = ", ".join(f"{name} {100 * share:g} {_unit(name)}" for name, share in declared["margins"].items())
+    pairs = f"{declared['pairs']} pairs"
+    if "looks" in declared:
+        looks = ", ".join(map(str, declared["looks"]["pairs"]))
+        pairs = f"looks after {looks} pairs, budget {declared['budget']}"
+    heads = ", ".join(declared["heads"])
+    return [
+        f"declared: base {declared['base']}, against it {heads}; primary metric {declared['primary']}; {pairs}",
+        f"declared: margins {margins}",
+    ]
+
+
+def _unit(metric: str) -> str:
+    return "pt" if metric == PRIMARY else "%"
 
 
 def offered_rate(workload: Workload, plans: Sequence[Plan]) -> float | None:
@@ -87,7 +159,12 @@ def manifest(document: Document, plans: Sequence[Plan], settings: Settings, nonc
             "drain_timeout_s": settings.drain_timeout_s,
             "request_timeout_s": settings.request_timeout_s,
             "base": base,
+            "primary": settings.primary,
+            "unfair_ok": settings.unfair_ok,
+            "budget": settings.budget.text if settings.budget else None,
+            "saturate": settings.saturate,
         },
+        **({"declared": document["declared"]} if "declared" in document else {}),
         "fingerprint": document["fingerprint"],
         "plan_hashes": [plan.hash for plan in plans],
         "trace_rows_dropped": sum(plan.dropped for plan in plans),

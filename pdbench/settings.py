@@ -5,6 +5,7 @@ Order of precedence: option > ``PDBENCH_*`` environment (click reads both) > YAM
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,7 @@ import msgspec
 from pdbench import resources
 from pdbench.errors import UsageError
 from pdbench.measure.slo import parse_goodput, parse_objective
+from pdbench.units import NS_PER_S, parse_duration_ns
 from pdbench.workload.spec import Workload, with_overrides
 from pdbench.yamlfile import convert, read
 
@@ -21,9 +23,40 @@ Clock = Literal["auto", "kernel", "user"]
 FailOn = Literal["slo", "worse"]
 
 
+_PAIRS = re.compile(r"(?P<count>\d+)\s*(pairs?)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What ``--pairs auto`` may spend at most: seconds, or pairs. With neither, what its looks need."""
+
+    seconds: float | None = None
+    pairs: int | None = None
+
+    @classmethod
+    def parse(cls, text: str, *, where: str = "--budget") -> Budget:
+        """``"10m"``, ``"12"`` or ``"12 pairs"``. Raises ``UsageError``."""
+        if match := _PAIRS.fullmatch(text.strip()):
+            if int(match["count"]) < 1:
+                raise UsageError("a budget must be above 0", where=where)
+            return cls(pairs=int(match["count"]))
+        return cls(seconds=parse_duration_ns(text, where=where) / NS_PER_S)
+
+    @property
+    def text(self) -> str:
+        if self.pairs is not None:
+            return f"{self.pairs} pairs"
+        return f"{self.seconds:g} s" if self.seconds is not None else "all looks"
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How to run, apart from the workload. ``fail_on``: which outcomes end in exit code 10."""
+    """How to run, apart from the workload. ``fail_on``: which outcomes end in exit code 10.
+
+    ``primary``: the metric that decides, declared before the run. ``budget``: set where the number of pairs is
+    not fixed but found by planned looks (``--pairs auto``); ``pairs`` is then the most there can be.
+    ``saturate_concurrency``: open streams of the closed-loop run; None: what the arms' batches hold.
+    """
 
     out_dir: Path = Path("results")
     pairs: int = 1
@@ -34,6 +67,11 @@ class Settings:
     request_timeout_s: float = 300.0
     fail_on: frozenset[FailOn] = frozenset()
     argv: tuple[str, ...] = ()
+    primary: str = "joint_attainment"
+    unfair_ok: bool = False
+    budget: Budget | None = None
+    saturate: bool = False
+    saturate_concurrency: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

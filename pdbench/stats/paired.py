@@ -26,6 +26,8 @@ Runs = Sequence[Mapping[str, Any]]
 
 # Power of the minimum detectable effect: a one-sided test at 1 % that finds it in 90 % of comparisons.
 _MDE_LEVEL, _MDE_POWER = 0.99, 0.90
+# Equivalence is two one-sided tests at this error, whatever the level of the interval (Schuirmann 1987).
+_TOST_ERROR = 0.05
 # With fewer pairs an exact sign-flip test cannot reach 1 % (2 / 2**7 = 1.6 %).
 SIGN_FLIP_PAIRS = 8
 _ENUMERATED_PAIRS = 16
@@ -110,7 +112,7 @@ def _tail(distance: float, error: float, freedom: int) -> float:
 def _verdict(effect: float, p_value: float, tost_p: float, level: float) -> Verdict:
     if p_value < 1 - level and effect != 0:
         return "worse" if effect > 0 else "better"
-    return "equivalent" if tost_p < 1 - level else "not resolved"
+    return "equivalent" if tost_p < _TOST_ERROR else "not resolved"
 
 
 def _infinite(values: Floats, level: float) -> PairedResult:
@@ -197,13 +199,14 @@ def spread_floor(base: Runs, head: Runs, metric: str) -> float:
 
 
 def comparisons(
-    per_pair: Mapping[str, Runs], base: str, arms: Sequence[str], primary: str = PRIMARY
+    per_pair: Mapping[str, Runs], base: str, arms: Sequence[str], primary: str = PRIMARY, *, level: float = 0.95
 ) -> list[dict[str, Any]]:
     """The document's ``comparisons``: every other arm against ``base``, the primary metric first.
 
     ``per_pair[arm][j]`` is the summary entry of the arm's run in pair j. A metric that applies to no pair
     is left out. Verdicts are Holm-corrected over arms for the primary metric, over metrics and arms for the
-    others; intervals are not. Infinite figures are ``None``.
+    others; intervals are not. ``level``: of the intervals and of the tests for a difference. Infinite figures
+    are ``None``.
     """
     if primary not in MARGINS:
         raise ValueError(f"unknown primary metric '{primary}'")
@@ -214,7 +217,7 @@ def comparisons(
             if np.isnan(y).all():
                 continue
             floor = spread_floor(per_pair[base], per_pair[head], metric)
-            result = compare_pairs(y, scale=scale_of(metric), margin=margin, floor=floor)
+            result = compare_pairs(y, scale=scale_of(metric), margin=margin, level=level, floor=floor)
             found.append((head, metric, result))
     documents = []
     for is_primary in (True, False):
