@@ -10,6 +10,7 @@ import click
 from pdbench.cli.echo import note, print_json, print_yaml, wants_color
 from pdbench.cli.options import (
     Command,
+    comparison_options,
     fail_on_option,
     output_options,
     overrides_of,
@@ -24,13 +25,13 @@ if TYPE_CHECKING:
     from pdbench.workload.spec import Workload
 
 
+MOST_PAIRS = 16
+"""The last of the planned looks (``stats.sequential``), which is too heavy to be asked here."""
+
+
 @click.command("compare", cls=Command)
 @click.argument("backends", nargs=-1, metavar="[BACKEND|NAME=URL]...")
-@click.option(
-    "--pairs", type=click.IntRange(min=1), default=6, show_default=True, envvar="PDBENCH_PAIRS",
-    help="Runs of every arm.",
-)  # fmt: skip
-@click.option("--base", metavar="ARM", envvar="PDBENCH_BASE", help="What the others are compared to.")
+@comparison_options
 @workload_options
 @run_options
 @fail_on_option("slo", "worse")
@@ -50,9 +51,9 @@ def command(backends: tuple[str, ...], base: str | None, **values: Any) -> int:
     if len(arms) < 2:
         raise UsageError("a comparison needs two arms or more", remedy="for one backend use pdbench run")
     base = base_of(arms, base)
-    settings = settings_of(values, pairs=values["pairs"])
+    settings = comparison_settings(values)
     if values["print_config"]:
-        print_yaml(config_of(workload, settings, arms) | {"base": base})
+        print_yaml(config_of(workload, settings, arms) | _declared(settings, base))
         return 0
     progress = make_progress_of(values)
     progress.event("loading")
@@ -63,6 +64,53 @@ def command(backends: tuple[str, ...], base: str | None, **values: Any) -> int:
     finally:
         progress.close()
     return show(outcome, values)
+
+
+def comparison_settings(values: dict[str, Any]) -> Settings:
+    """``settings_of`` with what only a comparison has. Raises ``UsageError``."""
+    from dataclasses import replace
+
+    from pdbench.errors import UsageError
+    from pdbench.settings import Budget
+
+    auto, budget = values["pairs"] == "auto", values["budget"]
+    if budget is not None and not auto:
+        raise UsageError("needs --pairs auto", where="--budget", remedy="a fixed number of pairs has no budget")
+    if values["saturate_concurrency"] is not None and not values["saturate"]:
+        raise UsageError("needs --saturate", where="--saturate-concurrency")
+    return replace(
+        settings_of(values, pairs=MOST_PAIRS if auto else int(values["pairs"])),
+        primary=_primary(values["primary"]),
+        unfair_ok=values["unfair_ok"],
+        budget=(Budget.parse(budget) if budget else Budget()) if auto else None,
+        saturate=values["saturate"],
+        saturate_concurrency=values["saturate_concurrency"],
+    )
+
+
+def _primary(metric: str) -> str:
+    """A metric that has a margin. Raises ``UsageError``."""
+    if metric == "joint_attainment":
+        return metric
+    from pdbench.errors import UsageError, did_you_mean
+    from pdbench.stats.paired import MARGINS
+
+    if metric not in MARGINS:
+        raise UsageError(f"unknown metric '{metric}'", where="--primary", remedy=did_you_mean(metric, list(MARGINS)))
+    return metric
+
+
+def _declared(settings: Settings, base: str) -> dict[str, Any]:
+    """What ``--print-config`` shows of a comparison alone."""
+    auto = settings.budget is not None
+    return {
+        "base": base,
+        "pairs": "auto" if auto else settings.pairs,
+        **({"budget": settings.budget.text} if settings.budget else {}),
+        "primary": settings.primary,
+        "unfair_ok": settings.unfair_ok,
+        "saturate": settings.saturate,
+    }
 
 
 def settings_of(values: dict[str, Any], *, pairs: int) -> Settings:

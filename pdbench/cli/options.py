@@ -28,6 +28,18 @@ class Objectives(click.ParamType[str]):
         return str(value).strip()
 
 
+class Pairs(click.ParamType[str]):
+    """A number of pairs, or ``auto``."""
+
+    name = "pairs"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = str(value).strip()
+        if text != "auto" and not (text.isdecimal() and int(text) >= 1):
+            self.fail(f"'{text}' is neither a number of pairs (1 or more) nor auto", param, ctx)
+        return text
+
+
 class Command(click.Command):
     """A command whose ``--goodput`` takes several values, as peers do: ``--goodput ttft:400 tpot:40``."""
 
@@ -85,6 +97,18 @@ _RUN = [
         help="Who stamps what is received.",
     ),
 ]
+_COMPARISON = [
+    _option("--pairs", type=Pairs(), default="6", show_default=True, metavar="N|auto", help=
+            "Runs of every arm; auto: as many as planned looks need."),
+    _option("--budget", metavar="TIME|PAIRS", help="The most --pairs auto may take, e.g. 30m or 10."),
+    _option("--base", metavar="ARM", help="What the others are compared to."),
+    _option("--primary", metavar="METRIC", default="joint_attainment", show_default=True, help=
+            "The metric that decides, e.g. ttft_p90."),
+    _option("--unfair-ok", is_flag=True, help="Compare arms that differ in more than they should, and say so."),
+    _option("--saturate", is_flag=True, help="One closed-loop run more of every arm, for its throughput."),
+    _option("--saturate-concurrency", type=click.IntRange(min=1), metavar="N", help=
+            "Streams of that run (default: the largest sum of max_batch)."),
+]  # fmt: skip
 _OUTPUT = [
     _option("-o", "--output", metavar="DIR", default="results", show_default=True, help="Parent of the results."),
     _option("--json", "as_json", is_flag=True, help="Pure JSON on stdout, everything else on stderr."),
@@ -106,6 +130,7 @@ def _stack(options: list[Callable[[Any], Any]]) -> Callable[[F], F]:
 workload_options = _stack(_WORKLOAD)
 run_options = _stack(_RUN)
 output_options = _stack(_OUTPUT)
+comparison_options = _stack(_COMPARISON)
 
 
 def fail_on_option(*choices: str) -> Callable[[F], F]:

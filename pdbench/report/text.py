@@ -49,6 +49,7 @@ def table_of(document: Document) -> Table:
     if any("joint" in arm.get("attainment", {}) for arm in arms.values()):
         joint = [percent(arm.get("attainment", {}).get("joint")) for arm in arms.values()]
         _add(table, "joint attainment", joint, style="bold")
+        _add_known(table, "  its 95 % interval", [_interval(arm) for arm in arms.values()])
     for label, key, stats in _LATENCIES:
         for stat in stats:
             values = [_of(arm, key, stat) for arm in arms.values()]
@@ -68,12 +69,30 @@ def notes_of(document: Document) -> list[str]:
         if reason.get("remedy"):
             lines.append(f"  {reason['remedy']}")
     lines += [f"warning: {text}" for text in document.get("warnings", [])]
+    lines += _looked(document)
     for name, arm in document["arms"].items():
+        saturation = arm.get("saturation") or {}
+        lines += [f"warning: {name}: saturation: {text}" for text in saturation.get("warnings", [])]
         lines += [f"warning: {name}: {text}" for text in arm.get("warnings", [])]
         if died := arm.get("server_died"):
             pairs = ", ".join(str(pair + 1) for pair in died["pairs"])
             lines.append(f"warning: {name}: the server died in pair {pairs}; its last lines:")
             lines += [f"  {line}" for line in died["last_lines"]]
+    return lines
+
+
+def _looked(document: Document) -> list[str]:
+    """Which planned look decided each head (``--pairs auto``)."""
+    looks = document.get("looks")
+    if not looks:
+        return []
+    lines = []
+    for head, found in looks["decided"].items():
+        if not found["look"]:
+            lines.append(f"warning: {head}: no look was reached, the first comes after {looks['pairs'][0]} pairs")
+            continue
+        after = looks["pairs"][found["look"] - 1]
+        lines.append(f"{head}: {found['status']} at look {found['look']} of {len(looks['pairs'])}, after {after} pairs")
     return lines
 
 
@@ -118,13 +137,23 @@ def _comparison_rows(table: Table, document: Document) -> None:
     heading = Text("change (* primary)", style="italic")
     table.add_row(heading, *("base" if name == base else "" for name in document["arms"]))
     for metric in dict.fromkeys(item["metric"] for item in comparisons):
-        row: list[Text | str] = []
-        primary = False
-        for name in document["arms"]:
-            item = next((c for c in comparisons if c["head"] == name and c["metric"] == metric), None)
-            row.append(_change(item) if item else "")
-            primary |= bool(item and item["primary"])
-        _add(table, _label(metric) + (" *" if primary else ""), row)
+        of_metric = [c for c in comparisons if c["metric"] == metric]
+        found = {c["head"]: c for c in of_metric}
+        label = _label(metric) + (" *" if any(c["primary"] for c in of_metric) else "")
+        _add(table, label + _detectable(of_metric), [_change(found[n]) if n in found else "" for n in document["arms"]])
+
+
+def _detectable(items: list[Document]) -> str:
+    """Under the label, the smallest change that these pairs would have found, one figure a head."""
+    if all(item.get("mde") is None for item in items):
+        return ""
+    unit = "pt" if items[0]["scale"] == "difference" else "%"
+    shown = ["-" if item.get("mde") is None else _least(100 * item["mde"]) for item in items]
+    return f"\n  mde {', '.join(shown)} {unit}"
+
+
+def _least(value: float) -> str:
+    return ">999" if value >= 1000 else f"{value:.2g}" if value < 10 else f"{value:.0f}"
 
 
 def _label(metric: str) -> str:
@@ -174,17 +203,67 @@ def _tail_rows(table: Table, arms: dict[str, Document]) -> None:
     table.add_row(Text("load and client", style="italic"))
     figures = [arm.get("throughput", {}) for arm in arms.values()]
     _add(table, "requests/s", [_number(one.get("requests_per_s")) for one in figures])
+    good = [_number(one.get("good_requests_per_s_per_device"), "") for one in figures]
+    _add_known(table, "good requests/s/device", good)
     _add(table, "output tokens/s", [_number(one.get("output_tokens_per_s")) for one in figures])
-    if any(arm.get("device_busy") for arm in arms.values()):
-        busy = [" ".join(percent(share) for share in arm.get("device_busy", [])) for arm in arms.values()]
-        _add(table, "device busy", busy)
-    if any(arm.get("handoff") for arm in arms.values()):
-        gaps = [_number(arm.get("handoff", {}).get("gap_ms", {}).get("p90"), "") for arm in arms.values()]
-        _add(table, "hand-off gap P90", gaps)
+    _server_rows(table, arms)
     for label, key in (("dispatch lag P99", "dispatch_lag_ms"), ("client lag P99", "client_lag_ms")):
         if any(key in arm for arm in arms.values()):
             _add(table, label, [_number(arm.get(key, {}).get("p99")) for arm in arms.values()])
     _add(table, "validity", [_validity(arm) for arm in arms.values()])
+    _saturation_rows(table, arms)
+
+
+def _server_rows(table: Table, arms: dict[str, Document]) -> None:
+    """What the server's own stamps say; rows that no arm can fill are left out."""
+    _add_known(table, "device busy", [_busy(arm) for arm in arms.values()])
+    _add_known(table, "idle devices", [_idle(arm) for arm in arms.values()])
+    if any("separation" in arm for arm in arms.values()):
+        _add(table, "separation", [_separation(arm) for arm in arms.values()])
+    gaps = [_number(arm.get("handoff", {}).get("gap_ms", {}).get("p90"), "") for arm in arms.values()]
+    _add_known(table, "hand-off gap P90", gaps)
+    _add_known(table, "  queue/copy/queue P90", [_split(arm) for arm in arms.values()])
+    stalls = [arm.get("interference", {}).get("stall_ms_per_1k_tokens") for arm in arms.values()]
+    _add_known(table, "decode stall/1k prefill", [_number(stall, "") for stall in stalls])
+
+
+def _saturation_rows(table: Table, arms: dict[str, Document]) -> None:
+    """The closed-loop run, where there was one."""
+    runs = [arm.get("saturation") or {} for arm in arms.values()]
+    if not any(runs):
+        return
+    streams = max(run.get("concurrency", 0) for run in runs)
+    table.add_row(Text(f"saturated, {streams} streams", style="italic"))
+    _add(table, "output tokens/s/device", [_number(run.get("output_tokens_per_s_per_device")) for run in runs])
+    _add_known(table, "device busy", [_busy(run) for run in runs])
+
+
+def _interval(arm: Document) -> str:
+    """``[88, 97] %`` of the joint attainment; nothing where one run gave none."""
+    bounds = arm.get("attainment_interval", {}).get("joint")
+    return f"[{100 * bounds[0]:.0f}, {100 * bounds[1]:.0f}] %" if bounds else ""
+
+
+def _busy(entry: Document) -> str:
+    return " ".join(percent(share) for share in entry.get("device_busy", []))
+
+
+def _idle(arm: Document) -> Text:
+    return Text(" ".join(arm.get("separation", {}).get("idle_devices", [])), style="red")
+
+
+def _separation(arm: Document) -> Text:
+    status = arm.get("separation", {}).get("status", "not available")
+    return Text("n/a" if status == "not available" else status, style="red" if status == "violated" else "")
+
+
+def _split(arm: Document) -> str:
+    """P90 of the wait before prefill, of the transfer, and of the wait before decode, of arms that hand over."""
+    parts = arm.get("handoff_split", {}).get("parts_ms", {})
+    if "transfer" not in parts:
+        return ""
+    names = ("prefill_queue", "transfer", "decode_queue")
+    return "/".join(_number(parts.get(name, {}).get("p90")) for name in names)
 
 
 def _validity(arm: Document) -> Text:
@@ -194,6 +273,12 @@ def _validity(arm: Document) -> Text:
 
 def _add(table: Table, label: str, values: list[Any], style: str = "") -> None:
     table.add_row(label, *values, style=style or None)
+
+
+def _add_known(table: Table, label: str, values: list[Any]) -> None:
+    """A row only where at least one arm has something to show."""
+    if any(str(value) for value in values):
+        _add(table, label, values)
 
 
 def _counts(requests: Document) -> str:

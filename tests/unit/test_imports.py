@@ -21,17 +21,19 @@ FLOORS = [
     {"measure"},
     {"stats", "hlog"},
     {"store", "load", "target", "settings", "accounts"},
-    {"live"},
-    {"run", "document"},
+    {"live", "auto"},
+    {"run", "document", "searched", "tuned"},
     {"summary", "stage"},
-    {"compare"},
-    {"simulate", "surface", "gate", "calibrate", "baseline", "heads", "search", "tune"},
+    {"saturation"},
+    {"compare", "pairs"},
+    {"simulate", "surface", "gate", "calibrate", "baseline", "heads"},
+    {"search", "tune"},
     {"report"},
     {"cli"},
     {"__main__"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-PURE = {"workload", "measure", "stats", "units", "order", "sentence", "serverside", "fairness", "accounts"}
+PURE = {"workload", "measure", "stats", "units", "order", "sentence", "serverside", "fairness", "accounts", "auto"}
 PURE_MAY = {"numpy", "pandas", "scipy", "msgspec", "pdbench"}
 STEERING = {"load/steer.py", "load/shape.py", "load/process.py"}
 
