@@ -48,10 +48,11 @@ def _known(kind: Kind, text: str) -> str:
     return f"{hint} (pdbench {kind}s list; or a path ending in .yaml)"
 
 
-def subprocess_env() -> dict[str, str]:
-    """The environment for ``python -m pdserve``: a checkout that is not installed needs its path."""
+def subprocess_env(source: Path | None = None) -> dict[str, str]:
+    """The environment for ``python -m pdserve``: a checkout that is not installed needs its path. ``source``: another
+    checkout, whose pdserve goes before an installed one."""
     env = dict(os.environ)
-    extra = []
+    extra = [str(source / "backends")] if source is not None else []
     if importlib.util.find_spec("pdserve") is None and (_PACKAGE.parent / "backends" / "pdserve").is_dir():
         extra.append(str(_PACKAGE.parent / "backends"))
     if importlib.util.find_spec("pdbench") is not None and not _installed():

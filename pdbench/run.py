@@ -7,8 +7,8 @@ here: the records of the client, the server's own stamps, whether the server sur
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -36,7 +36,8 @@ _SETTLE_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """Everything one run left. ``scheduled``: measured requests of its plan."""
+    """Everything one run left. ``scheduled``: measured requests of its plan. ``probe``: seconds by kernel of the
+    calibration probe, taken before the run; empty for a server that is not ours."""
 
     arm: str
     pair: int
@@ -48,6 +49,7 @@ class RunResult:
     receive_lag_p99_ns: float | None
     server: ServerSide
     server_died: bool
+    probe: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,7 @@ def run_plan(arm: Arm, plan: Plan, pair: int, ctx: RunContext) -> RunResult:
     """Offer ``plan`` to a started arm and collect what both sides saw."""
     from pdbench.load.steer import run_load
 
+    probe = arm.probe()
     arm.clear()
     job = make_job(arm, plan, pair, ctx)
     live = Live(ctx.progress, arm.name, pair, ctx.settings.pairs, len(plan))
@@ -91,6 +94,7 @@ def run_plan(arm: Arm, plan: Plan, pair: int, ctx: RunContext) -> RunResult:
         receive_lag_p99_ns=_user_clock_lag_ns(outcome),
         server=server,
         server_died=died,
+        probe=probe,
     )
 
 

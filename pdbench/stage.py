@@ -125,9 +125,11 @@ class Stage:
 
     # ---- runs
 
-    def plan(self, pair: int, *, seed: int | None = None, workload: Workload | None = None) -> Plan:
+    def plan(
+        self, pair: int, *, seed: int | None = None, workload: Workload | None = None, number: int | None = None
+    ) -> Plan:
         """The plan of a pair, short enough for every arm's model. ``workload``: another than the call's, at
-        another rate for instance."""
+        another rate for instance. ``number``: keep it under this pair number instead (one draw at several rates)."""
         plan = make_plan(
             workload or self.workload,
             seed=self.settings.seed if seed is None else seed,
@@ -137,6 +139,8 @@ class Stage:
         if plan.dropped and not self.plans:
             dropped = f"{plan.dropped} rows of the trace are longer than {self._limit} tokens"
             self.progress.event(f"{dropped} and are left out")
+        if number is not None:
+            plan = replace(plan, pair=number)
         self.keep(plan)
         return plan
 
@@ -156,6 +160,7 @@ class Stage:
         result = run_plan(arm, plan, pair, self._context(workload))
         self.results.append(result)
         self.store.append_run(result.requests, result.tokens)
+        self.store.write_probe(arm.name, pair, result.probe)
         if not self.resident:
             arm.stop()
         return result

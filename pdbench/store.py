@@ -1,8 +1,8 @@
 """Results on disk: one folder a run, raw rows in Parquet, written in segments and sealed by the manifest.
 
     results/20260102T030405Z-chat-1a2b3c4/
-        manifest.json plan.parquet requests.parquet tokens.parquet server.parquet steps.parquet latency.hlog
-        summary.json
+        manifest.json plan.parquet requests.parquet tokens.parquet server.parquet steps.parquet probes.parquet
+        latency.hlog summary.json
 
 While a run goes, each finished repetition is a segment of its own under ``segments/``, moved into place
 whole; a kill loses no finished repetition. ``seal`` merges them and writes ``manifest.json`` last: a folder
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,12 @@ _PLAN = pa.schema(
 )
 # What a backend tells about itself has the backend's own columns; these are always there.
 _SERVER = pa.schema([pa.field("arm", pa.string()), pa.field("pair", pa.int64())])
-_TABLES = {"plan": _PLAN, **SCHEMAS, "server": _SERVER, "steps": _SERVER}
+_PROBES = (
+    _table("")
+    .append(pa.field("kernel", pa.string(), nullable=False))
+    .append(pa.field("seconds", pa.float64(), nullable=False))
+)
+_TABLES = {"plan": _PLAN, **SCHEMAS, "server": _SERVER, "steps": _SERVER, "probes": _PROBES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +82,7 @@ class Run:
     server: pd.DataFrame
     steps: pd.DataFrame
     torn: tuple[str, ...] = ()
+    probes: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def sealed(self) -> bool:
@@ -138,6 +144,13 @@ class RunStore:
         for name, frame in (("tokens", tokens), ("requests", requests)):
             table = pa.Table.from_pandas(frame, schema=SCHEMAS[name], preserve_index=False)
             self._write(f"{name}-{number:04d}", table.replace_schema_metadata(None))
+
+    def write_probe(self, arm: str, pair: int, seconds: Mapping[str, float]) -> None:
+        """Keep the calibration probe of one run, seconds by kernel; nothing where none was taken."""
+        if seconds:
+            number = len(list(self._segments.glob("probes-*.parquet")))
+            rows = [{"arm": arm, "pair": pair, "kernel": k, "seconds": float(v)} for k, v in seconds.items()]
+            self._write(f"probes-{number:04d}", pa.Table.from_pylist(rows, schema=_PROBES))
 
     def write_server(
         self,

@@ -46,10 +46,11 @@ _T = TypeVar("_T")
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def build_app(service: Service) -> web.Application:
-    """The application for ``service``. Serve it with ``make_runner``, which makes disconnects cancel."""
+def build_app(service: Service, drop: Callable[[], bool] = lambda: False) -> web.Application:
+    """The application for ``service``. Serve it with ``make_runner``, which makes disconnects cancel. ``drop`` is
+    asked once for each request that carries an id; those it takes fail (``inject.Dropper``)."""
     limit = max(MIN_BODY_BYTES, BODY_BYTES_PER_TOKEN * service.max_len)
-    face = Api(service, limit)
+    face = Api(service, limit, drop)
     app = web.Application(client_max_size=limit, middlewares=[_in_error_shape])
     app.router.add_post("/v1/completions", face.completions)
     app.router.add_post("/v1/chat/completions", face.chat)
@@ -74,8 +75,9 @@ def make_runner(app: web.Application, *, shutdown_timeout_s: float = 1.0) -> web
 class Api:
     """The handlers. Holds nothing of a request but the ids that are live."""
 
-    def __init__(self, service: Service, max_body_bytes: int) -> None:
+    def __init__(self, service: Service, max_body_bytes: int, drop: Callable[[], bool]) -> None:
         self._service = service
+        self._drop = drop
         self._max_body_bytes = max_body_bytes
         self._metrics = Metrics(service)
         self._live: set[str] = set()
@@ -130,6 +132,9 @@ class Api:
         tokens = await self._encode(ask)
         check_prompt(tokens, service.tokenizer.vocab_size, ask.prompt_param)
         max_new = room(ask, len(tokens), service.max_len)
+        # A client that only asks what the server can do sends no id, and is to learn the truth.
+        if REQUEST_ID in request.headers and self._drop():
+            raise ApiError("Dropped on purpose (inject: drop).", status=500, type_="server_error")
         with self._claim(request.headers.get(REQUEST_ID, "")) as request_id:
             generate = GenerateRequest(
                 id=request_id,

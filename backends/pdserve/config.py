@@ -118,15 +118,18 @@ class CostModel(_Part, frozen=True, kw_only=True):
 
 
 _STALL = re.compile(r"^(?P<share>\d+(?:\.\d+)?)%@(?P<ms>\d+(?:\.\d+)?)ms$")
+_SHARE = re.compile(r"^(?P<share>\d+(?:\.\d+)?)%$")
 
 
 class Inject(_Part, frozen=True, kw_only=True):
-    """Slowdowns on purpose (see ``inject.py``): factors of at least 1, and ``stall`` as ``"2%@50ms"``."""
+    """Faults on purpose (see ``inject.py``): factors of at least 1, ``stall`` as ``"2%@50ms"``, and ``drop`` as
+    ``"20%"``, the share of requests that are answered with an error 500."""
 
     prefill: float = 1.0
     decode: float = 1.0
     transfer: float = 1.0
     stall: str = "0%@0ms"
+    drop: str = "0%"
 
     def __post_init__(self) -> None:
         for key in ("prefill", "decode", "transfer"):
@@ -135,11 +138,18 @@ class Inject(_Part, frozen=True, kw_only=True):
         match = _STALL.match(self.stall)
         if match is None or float(match["share"]) > 100:
             raise ValueError(f"stall reads like 2%@50ms, got {self.stall!r}")
+        match = _SHARE.match(self.drop)
+        if match is None or float(match["share"]) > 100:
+            raise ValueError(f"drop reads like 20%, got {self.drop!r}")
 
     @property
     def stall_share(self) -> float:
         match = _STALL.match(self.stall)
         return float(match["share"]) / 100 if match else 0.0
+
+    @property
+    def drop_share(self) -> float:
+        return float(self.drop.removesuffix("%")) / 100
 
     @property
     def stall_ns(self) -> int:

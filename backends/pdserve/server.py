@@ -19,6 +19,7 @@ from aiohttp import web
 from pdserve.api import build_app, make_runner
 from pdserve.cluster import Cluster, StartError
 from pdserve.config import BackendConfig, ConfigError, Problem
+from pdserve.inject import Dropper
 from pdserve.log import log
 
 _BACKLOG = 1024
@@ -58,7 +59,7 @@ async def _serve(config: BackendConfig, listener: socket.socket, port_file: Path
     if lifeline:
         threading.Thread(target=_lifeline, args=(loop, stop), daemon=True).start()
     cluster = Cluster(config)
-    runner = make_runner(build_app(cluster))
+    runner = make_runner(build_app(cluster, Dropper(config.inject)))
     try:
         await runner.setup()
         await web.SockSite(runner, listener, backlog=_BACKLOG).start()

@@ -47,6 +47,8 @@ class Simulation:
     def __init__(self, config: BackendConfig) -> None:
         if config.cost_model is None:
             raise fail("cost_model", message="the virtual clock needs a cost model", remedy="add cost_model:")
+        if config.inject and config.inject.drop_share:
+            raise fail("inject", "drop", message="the virtual clock drops nothing", remedy="leave it out")
         self.cost = config.cost_model
         self.model = resolve_model(config.model)
         self.now = 0

@@ -70,6 +70,10 @@ class Arm:
     def stop(self) -> None:
         self.server.stop()
 
+    def probe(self) -> dict[str, float]:
+        """The calibration probe, seconds by kernel; ``{}`` for a server that is not ours."""
+        return inspect.probe(self.server.base_url) if self.is_pdserve else {}
+
     def clear(self) -> None:
         """Forget the counters of the last run (pdserve only)."""
         if not self.is_pdserve:

@@ -57,7 +57,8 @@ class OpenAIFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """One arm, resolved and checked. ``checked`` is what ``pdserve check`` said of it (pdserve only)."""
+    """One arm, resolved and checked. ``checked`` is what ``pdserve check`` said of it (pdserve only). ``source``: the
+    checkout whose pdserve is run, and in which ``launch`` is started; ``None``: this one."""
 
     name: str
     engine: Literal["pdserve", "openai"]
@@ -74,6 +75,7 @@ class Backend:
     extra_body: dict[str, Any] = field(default_factory=dict)
     simulated: bool = False
     checked: dict[str, Any] = field(default_factory=dict)
+    source: Path | None = None
 
     @property
     def started_by_us(self) -> bool:
@@ -109,18 +111,19 @@ def url_backend(name: str, url: str, *, model: str | None = None) -> Backend:
     )
 
 
-def load_backend(path: Path) -> Backend:
-    """Read and check one YAML. Raises ``UsageError`` with file:line and key."""
+def load_backend(path: Path, source: Path | None = None) -> Backend:
+    """Read and check one YAML, by the pdserve of the checkout ``source`` if one is given. Raises ``UsageError`` with
+    file:line and key."""
     doc = read(path)
     engine = doc.data.get("engine", "openai" if "base_url" in doc.data else "pdserve")
     if engine not in ENGINES:
         raise UsageError(
             f"unknown engine '{engine}'", where=doc.where("engine"), remedy=did_you_mean(str(engine), ENGINES)
         )
-    return _load_openai(doc) if engine == "openai" else _load_pdserve(doc)
+    return _load_openai(doc, source) if engine == "openai" else _load_pdserve(doc, source)
 
 
-def _load_openai(doc: YamlDoc) -> Backend:
+def _load_openai(doc: YamlDoc, source: Path | None) -> Backend:
     parsed = convert(doc, OpenAIFile)
     check_name(parsed.name, where=doc.where("name"))
     url = clean_url(re.sub(r"\{port\d*\}", "1", parsed.base_url), where=doc.where("base_url"))
@@ -138,13 +141,14 @@ def _load_openai(doc: YamlDoc) -> Backend:
         ready_path=parsed.ready_path,
         ready_timeout_s=parsed.ready_timeout_s,
         extra_body=parsed.extra_body,
+        source=source,
     )
 
 
-def _load_pdserve(doc: YamlDoc) -> Backend:
+def _load_pdserve(doc: YamlDoc, source: Path | None) -> Backend:
     if doc.path is None:
         raise UsageError("a pdserve backend must be a file")
-    said = _check_pdserve(doc.path)
+    said = _check_pdserve(doc.path, source)
     if not said.get("ok"):
         raise _complaint(doc, said.get("errors") or [{"path": [], "message": "not valid"}])
     check_name(str(said["name"]), where=doc.where("name"))
@@ -157,6 +161,7 @@ def _load_pdserve(doc: YamlDoc) -> Backend:
         simulated=bool(said.get("simulated", False)),
         checked=said,
         ready_timeout_s=180.0,
+        source=source,
     )
 
 
@@ -170,7 +175,7 @@ def _complaint(doc: YamlDoc, errors: list[dict[str, Any]]) -> UsageError:
     return UsageError(str(first["message"]), where=doc.where(*first["path"]), remedy=remedy)
 
 
-def _check_pdserve(path: Path) -> dict[str, Any]:
+def _check_pdserve(path: Path, source: Path | None) -> dict[str, Any]:
     command = [sys.executable, "-m", "pdserve", "check", str(path), "--json"]
     try:
         done = subprocess.run(
@@ -179,7 +184,7 @@ def _check_pdserve(path: Path) -> dict[str, Any]:
             text=True,
             timeout=_CHECK_TIMEOUT_S,
             stdin=subprocess.DEVNULL,
-            env=resources.subprocess_env(),
+            env=resources.subprocess_env(source),
             check=False,
         )
         said = json.loads(done.stdout)

@@ -6,9 +6,12 @@ fingerprint names them; the gate compares its keys.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ from pdbench.target.backend import Backend
 from pdbench.target.inspect import Facts
 
 _PACKAGES = ("locust", "uvloop", "httptools", "numpy", "pandas", "pyarrow", "torch")
+_MACHINE_KEYS = ("machine", "cpu_model", "cores")
 
 
 def machine() -> dict[str, Any]:
@@ -98,3 +102,13 @@ def _git(root: Path, *args: str) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def key(machine_fields: Mapping[str, Any], arm_fields: Mapping[str, Any], *arm_keys: str) -> str:
+    """16 hex digits that name a machine and, of an arm, its devices, number format and ``arm_keys``.
+
+    What changes with every update (kernel, package versions) is left out on purpose: it is recorded, not a key.
+    """
+    values = [machine_fields.get(name) for name in _MACHINE_KEYS]
+    values += [arm_fields.get(name) for name in ("engine", "devices", "device_names", "dtype", *arm_keys)]
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]

@@ -8,6 +8,7 @@ chunk and takes the options that force an output length. Both are found by askin
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -43,6 +44,21 @@ def admin(base_url: str, what: str) -> dict[str, Any]:
         return fetch_json(f"{base_url}/admin/{what}", timeout_s=30.0)
     except (NoAnswer, Refused):
         return {}
+
+
+def probe(base_url: str) -> dict[str, float]:
+    """How fast the devices of a pdserve are right now: mean seconds over its workers, by kernel (``gemm``, ``copy``,
+    ``transfer``). Ask while nothing is served. ``{}`` when it is silent."""
+    try:
+        rows = fetch_json(f"{base_url}/admin/probe", post=True, timeout_s=_PROBE_TIMEOUT_S).get("probes") or []
+    except (NoAnswer, Refused):
+        return {}
+    taken: dict[str, list[float]] = {}
+    for row in rows:
+        for key, value in row.items():
+            if key.endswith("_ms") and isinstance(value, int | float) and 0 < value < math.inf:
+                taken.setdefault(key.removesuffix("_ms"), []).append(value / 1e3)
+    return {kernel: sum(values) / len(values) for kernel, values in taken.items()}
 
 
 def clear(base_url: str) -> None:

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -73,6 +74,8 @@ class Server:
             )
         for template in backend.launch:
             line = _fill(template, ports)
+            if backend.source is not None:
+                line = f"cd {shlex.quote(str(backend.source))} && {line}"
             self._spawn([sys.executable, "-m", "pdbench.target.lifeline", "/bin/sh", "-c", line])
 
     def _spawn(self, command: list[str]) -> None:
@@ -84,7 +87,7 @@ class Server:
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
-                    env=resources.subprocess_env(),
+                    env=resources.subprocess_env(self.backend.source),
                 )
             except OSError as error:
                 raise BackendStartError(f"{self.backend.name} did not start: {error}") from error
