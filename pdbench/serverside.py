@@ -1,4 +1,6 @@
-"""What a pdserve says after a run, as facts: how busy each device was, what crossed, and whether it separated.
+"""What a pdserve says after a run, as facts: how busy each device was, what crossed, and who died.
+
+Whether the phases were separated is judged in ``measure/separation.py``.
 
 Pure functions of ``/admin/state``, ``/admin/requests`` and ``/admin/steps``; the harness believes these only as
 far as they agree with what it saw itself.
@@ -64,22 +66,3 @@ def separated(state: Row) -> bool:
     """Whether the server has a prefill and a decode role."""
     roles = state.get("roles", {})
     return "prefill" in roles and "decode" in roles
-
-
-def proof(run: ServerSide) -> list[str]:
-    """What speaks against separation having happened; empty when nothing does (or it was not claimed)."""
-    if not separated(run.state):
-        return []
-    prefill, decode = run.state["roles"]["prefill"], run.state["roles"]["decode"]
-    found = []
-    if prefill.get("decode_tokens", 0) or prefill.get("decode_steps", 0):
-        found.append(f"the prefill role decoded {prefill.get('decode_tokens', 0)} tokens")
-    if decode.get("prefill_tokens", 0):
-        found.append(f"the decode role prefilled {decode['prefill_tokens']} tokens")
-    books = run.state.get("transfers", {})
-    crossed = [row for row in run.lifecycles if row.get("transfer_end_ns")]
-    if books and int(books.get("count", 0)) < len(crossed):
-        found.append(f"{len(crossed)} requests crossed but {books.get('count')} transfers are booked")
-    if books.get("failed"):
-        found.append(f"{books['failed']} transfers failed")
-    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -135,8 +136,11 @@ def attainment_intervals(runs: Sequence[RunResult], objectives: Sequence[Objecti
 
 
 def _kept(run: RunResult) -> tuple[pd.DataFrame, Floats]:
-    requests, chunks = measured(run.requests, run.tokens)
-    return request_metrics(requests, chunks), gaps_ns(chunks)
+    """Measured requests in order of arrival (the journal is in order of end), with their stamps; and the gaps."""
+    requests, chunks = measured(run.requests.sort_values("scheduled_ns", kind="stable"), run.tokens)
+    derived = request_metrics(requests, chunks)
+    stamps = {"scheduled_ns": floats(requests["scheduled_ns"]), "end_ns": floats(requests["end_ns"])}
+    return derived.assign(**stamps), gaps_ns(chunks)
 
 
 def _good(
@@ -161,7 +165,20 @@ def _estimate(units: Sequence[npt.NDArray[np.bool_]]) -> ShareEstimate | None:
         units = np.array_split(units[0], LEAST_BATCHES)
     if len(units) < 2:
         return None
-    return estimate_share([(int(unit.sum()), len(unit)) for unit in units])
+    counts = [(int(unit.sum()), len(unit)) for unit in units]
+    met, offered = sum(met for met, _ in counts), sum(offered for _, offered in counts)
+    if 0 < met < offered:
+        return estimate_share(counts)
+    return _unanimous(counts, 1.0 if met else 0.0)
+
+
+def _unanimous(counts: list[tuple[int, int]], share: float) -> ShareEstimate:
+    """All (or no) requests met: no spread to see. All of n says no less than all but one of n, so that estimate's
+    bound is taken; else 239 of 240 would seem more certain than 240 of 240."""
+    (met, offered), *rest = counts
+    near = estimate_share([(met - 1 if share else met + 1, offered), *rest])
+    low, high = near.interval
+    return replace(near, share=share, interval=(low, 1.0) if share else (0.0, high))
 
 
 def steadiness(runs: Sequence[RunResult], process: str) -> list[str]:
@@ -169,8 +186,7 @@ def steadiness(runs: Sequence[RunResult], process: str) -> list[str]:
     said: dict[str, tuple[str, list[int]]] = {}
     for run in runs:
         derived, _ = _kept(run)
-        derived = derived.sort_values("scheduled_ns")
-        for one in steady_warnings(derived["scheduled_ns"], floats(derived["end_ns"]), derived["ttft_ns"], process):
+        for one in steady_warnings(derived["scheduled_ns"], derived["end_ns"], derived["ttft_ns"], process):
             said.setdefault(one.kind, (f"{one.message}; {one.remedy}", []))[1].append(run.pair + 1)
     return [
         f"{kind} in pair {', '.join(map(str, pairs))} of {len(runs)}: {text}" for kind, (text, pairs) in said.items()

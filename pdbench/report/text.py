@@ -24,6 +24,7 @@ _LATENCIES = (
     ("TBT", "tbt_ms", ("p90", "p99")),
     ("worst gap", "worst_gap_ms", ("p90",)),
 )
+_FINE = 5.0  # intervals narrower than this show a decimal
 _VERDICT_STYLE = {"better": "green", "worse": "red"}
 
 
@@ -173,7 +174,9 @@ def _change(item: Document) -> Text:
         shown = f"{_signed(item['percent'])} %"
     else:
         shown = f"{_signed(-100 * item['effect'])} pt"
-    interval = f" [{_signed(low)}, {_signed(high)}]" if low is not None and high is not None else ""
+    interval = (
+        f" [{_bound(low, high - low)}, {_bound(high, high - low)}]" if low is not None and high is not None else ""
+    )
     return Text(f"{shown}{interval}\n{item['verdict']}", style=_VERDICT_STYLE.get(item["verdict"], ""))
 
 
@@ -183,6 +186,14 @@ def _signed(value: float) -> str:
         return ">+999" if value > 0 else "<-999"
     text = f"{value:+.0f}" if abs(value) >= 10 else f"{value:+.1f}"
     return "0.0" if text in ("+0.0", "-0.0") else text
+
+
+def _bound(value: float, width: float) -> str:
+    """A bound is no more exact than its interval is narrow; whole numbers also keep three arms in 80 columns."""
+    if width < _FINE or abs(value) >= 1000:
+        return _signed(value)
+    text = f"{value:+.0f}"
+    return "0" if text in ("+0", "-0") else text
 
 
 def _bounds(item: Document) -> tuple[float | None, float | None]:
@@ -224,7 +235,7 @@ def _server_rows(table: Table, arms: dict[str, Document]) -> None:
     _add_known(table, "hand-off gap P90", gaps)
     _add_known(table, "  queue/copy/queue P90", [_split(arm) for arm in arms.values()])
     stalls = [arm.get("interference", {}).get("stall_ms_per_1k_tokens") for arm in arms.values()]
-    _add_known(table, "decode stall/1k prefill", [_number(stall, "") for stall in stalls])
+    _add_known(table, "stall ms/1k prefill", [_number(stall, "") for stall in stalls])
 
 
 def _saturation_rows(table: Table, arms: dict[str, Document]) -> None:

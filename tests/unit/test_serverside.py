@@ -1,12 +1,10 @@
-"""What a server says of itself: busy shares over the measured window, hand-offs, proof of separation."""
+"""What a server says of itself: busy shares over the measured window, hand-offs."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
-from pdbench.serverside import ServerSide, busy_shares, proof, transfers
+from pdbench.serverside import ServerSide, busy_shares, transfers
 
 WORKERS = [{"index": 0, "device": "cpu:0"}, {"index": 1, "device": "cpu:1"}]
 
@@ -43,22 +41,3 @@ def test_transfers_sum_over_runs_and_need_two_roles() -> None:
     assert transfers([ServerSide(state()), ServerSide(state())]) == (4, 128)
     assert transfers([ServerSide({"roles": {"mixed": {}}})]) is None
     assert transfers([ServerSide()]) is None
-
-
-CROSSED = ({"transfer_end_ns": 5}, {"transfer_end_ns": 6}, {"transfer_end_ns": None})
-
-
-@pytest.mark.parametrize(
-    ("said", "complaint"),
-    [
-        (state(), None),
-        ({"roles": {"mixed": {"prefill_tokens": 1, "decode_tokens": 1}}}, None),
-        ({}, None),
-        (state(prefill={"decode_tokens": 3}), "the prefill role decoded 3 tokens"),
-        (state(decode={"prefill_tokens": 7}), "the decode role prefilled 7 tokens"),
-        (state(count=1), "2 requests crossed but 1 transfers are booked"),
-        (state(failed=1), "1 transfers failed"),
-    ],
-)
-def test_proof_of_separation(said: dict[str, Any], complaint: str | None) -> None:
-    assert proof(ServerSide(said, lifecycles=CROSSED)) == ([complaint] if complaint else [])
