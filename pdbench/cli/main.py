@@ -23,8 +23,12 @@ from pdbench.errors import (
 COMMANDS: dict[str, str] = {
     "compare": "Compare backends under one load, pair by pair, and say which is better.",
     "run": "Run one load against one backend.",
+    "search": "Find the rate that each backend carries within the SLO: goodput.",
+    "tune": "Find a backend's token budget and batch caps, and write the tuned YAML.",
     "serve": "Start a backend in the foreground.",
     "simulate": "Run a backend on the virtual clock.",
+    "gate": "Fail when the head is worse than the base: for a CI.",
+    "baseline": "Accept or show stored references.",
     "report": "Show a stored run.",
     "surface": "Show stored runs under all SLO limits at once.",
     "workloads": "List, show and check workloads.",

@@ -1,4 +1,5 @@
-"""The documents' shapes as JSON Schema (2020-12): ``compare``, ``run``, ``simulate``, ``surface``, ``manifest``.
+"""The documents' shapes as JSON Schema (2020-12): ``compare``, ``run``, ``simulate``, ``surface``, ``search``,
+``tune``, ``verdict``, ``calibration``, ``baseline``, ``manifest``.
 
 The files refer to ``common.schema.json``; ``load`` gives one schema that stands alone.
 """
@@ -9,7 +10,7 @@ import json
 from importlib.resources import files
 from typing import Any
 
-NAMES = ("compare", "run", "simulate", "surface", "manifest")
+NAMES = ("compare", "run", "simulate", "surface", "search", "tune", "verdict", "calibration", "baseline", "manifest")
 _COMMON = "common.schema.json"
 
 
