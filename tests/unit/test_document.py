@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import jsonschema
 import pytest
 
-from pdbench.document import assemble, exit_code, offered_rate
+from pdbench import schema
+from pdbench.document import assemble, declaration, declared_lines, exit_code, offered_rate
 from pdbench.measure.validity import Reason, Validity
-from pdbench.settings import FailOn, Settings, load_workload
+from pdbench.settings import Budget, FailOn, Settings, load_workload
+from pdbench.stats.sequential import Looks
 from pdbench.workload.plan import make_plan
 from tests.unit.documents import INVALID, VALID, arm, change, compare_document
 
@@ -72,6 +76,23 @@ def test_invalid_has_none(interrupted: bool) -> None:
     assert document["validity"]["status"] == "INVALID"
     assert {item["verdict"] for item in document["comparisons"]} == {"not resolved"}
     assert document["sentence"].startswith("No verdict")
+
+
+@pytest.mark.parametrize(
+    ("looks", "settings", "words"),
+    [
+        (None, Settings(pairs=6), "base base, against it split; primary metric joint_attainment; 6 pairs"),
+        (Looks(), Settings(budget=Budget(seconds=600)), "looks after 6, 10, 16 pairs, budget 600 s"),
+        (Looks(), Settings(budget=Budget(), primary="tbt_p90"), "primary metric tbt_p90; looks after"),
+    ],
+)
+def test_the_declaration(looks: Looks | None, settings: Settings, words: str) -> None:
+    found = declaration("base", ["split"], settings, looks, ["0" * 64])
+    lines = declared_lines(found)
+    assert words in lines[0]
+    assert "joint_attainment 2 pt, ttft_p90 10 %, tpot_p90 5 %" in lines[1]
+    defs = schema.load("compare")["$defs"]
+    jsonschema.Draft202012Validator({**defs["declared"], "$defs": defs}).validate(json.loads(json.dumps(found)))
 
 
 def test_offered_rate() -> None:

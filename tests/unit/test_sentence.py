@@ -83,6 +83,62 @@ def test_pooled_value_against_pairs_claims_no_limit() -> None:
     assert "limit" not in text
 
 
+def turn(metric: str | None, who: str | None = "split", was: float | None = 100.0) -> dict[str, Any]:
+    found: dict[str, Any] = {"base": "base", "head": "split", "leads": "base", "metric": metric}
+    if metric is None:
+        return found
+    return found | {"from_ms": was, "to_ms": 30.0, "would_lead": who, "joint": {"base": 0.61, "split": 0.87}}
+
+
+def turned(found: dict[str, Any], verdict: str = "worse", metric: str = JOINT) -> str:
+    items = [change("split", metric, verdict) | {"primary": True}]
+    document = compare_document({"base": arm(0.81), "split": arm(0.61)}, items)
+    return compare_sentence(document | {"turns": [found]}, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("found", "verdict", "words"),
+    [
+        (turn("worst_gap"), "worse", "with a limit of 30 ms on the worst gap instead of 100 ms, split would lead"),
+        (turn("worst_gap"), "worse", "(87 % against 61 % of the requests seen)"),
+        (turn("ttft", was=None), "worse", "with a limit of 30 ms on TTFT where there was none, split would lead"),
+        (turn("ttft"), "not resolved", "split would lead"),
+        (turn(None), "worse", "no change of one limit would turn this over"),
+    ],
+)
+def test_where_the_other_arm_would_win(found: dict[str, Any], verdict: str, words: str) -> None:
+    assert words in turned(found, verdict)
+
+
+@pytest.mark.parametrize(
+    ("found", "verdict", "metric"),
+    [
+        (turn("ttft", who="base"), "worse", JOINT),  # the pooled requests lead another way than the verdict
+        (turn(None), "not resolved", JOINT),
+        (turn("ttft"), "worse", "ttft_p90"),  # the turn is about attainment
+    ],
+)
+def test_no_turn_is_claimed(found: dict[str, Any], verdict: str, metric: str) -> None:
+    text = turned(found, verdict, metric)
+    assert "would" not in text
+
+
+def test_a_latency_as_primary_metric() -> None:
+    items = [change("split", "ttft_p90", "better", -0.3) | {"primary": True}, change("split", JOINT, "worse", 0.2)]
+    items[1]["primary"] = False
+    document = compare_document({"base": arm(0.81, ttft=400.0), "split": arm(0.61, ttft=300.0)}, items)
+    assert compare_sentence(document, 2.0) == (
+        "At 2 req/s split has a shorter P90 time to first token than base (300 ms against 400 ms); base meets the SLO "
+        "more often than split (81 % against 61 %)."
+    )
+
+
+def test_an_infinite_primary_latency() -> None:
+    items = [change("split", "ttft_p90", "worse", None) | {"primary": True}]
+    document = compare_document({"base": arm(0.81), "split": arm(0.2, ttft=None)}, items)
+    assert "than split (300 ms against infinite)" in compare_sentence(document, 2.0)
+
+
 def test_three_arms_in_one_sentence() -> None:
     document = compare_document(
         {"base": arm(0.81), "whole": arm(0.39), "split": arm(0.95)},

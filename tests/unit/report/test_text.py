@@ -69,6 +69,70 @@ def test_attainment_shows_up_as_better(effect: float, shown: str) -> None:
     assert shown in drawn(document)
 
 
+SPLIT = {
+    "separation": {"status": "proven", "reasons": [], "idle_devices": ["cpu:1"]},
+    "handoff_split": {
+        "requests": 40, "transfers": 40, "bytes": 9,
+        "parts_ms": {k: {"p50": 1.0, "p90": v} for k, v in
+                     {"prefill_queue": 61.5, "transfer": 6.86, "decode_queue": 0.4}.items()},
+    },
+    "interference": {"gaps": 9, "disturbed_share": 0.0, "prefill_tokens": 0, "stall_ms_per_1k_tokens": 0.0},
+    "attainment_interval": {"joint": [0.82, 0.97]},
+    "saturation": {
+        "concurrency": 64, "requests": {"scheduled": 256, "ok": 256, "failed": 0, "warmup": 0},
+        "output_tokens_per_s_per_device": 405.8, "device_busy": [0.99, 0.31], "warnings": ["odd"],
+    },
+}  # fmt: skip
+
+
+def test_what_the_server_says() -> None:
+    arms = {"colocated-chunked": arm(0.9), "colocated": arm(0.9), "disaggregated": arm(0.9) | SPLIT}
+    violated = {"status": "violated", "reasons": ["local prefill"], "idle_devices": []}
+    arms["colocated"]["separation"] = violated
+    text = drawn(compare_document(arms, []))
+    assert row(text, "separation").split() == ["separation", "n/a", "violated", "proven"]
+    assert row(text, "idle devices").split() == ["idle", "devices", "cpu:1"]
+    assert "61.5/6.86/0.4" in row(text, "  queue/copy/queue P90")
+    assert row(text, "stall ms/1k prefill").endswith("0")
+    assert "[82, 97] %" in row(text, "  its 95 % interval")
+    assert "saturated, 64 streams" in text
+    assert "406" in row(text, "output tokens/s/device")
+    assert "99 % 31 %" in text
+    assert "warning: disaggregated: saturation: odd" in text
+    assert all(len(line) <= 80 for line in text.splitlines())
+
+
+def test_older_documents_have_none_of_these_rows() -> None:
+    text = drawn(DOCUMENT)
+    for label in ("separation", "idle", "queue/copy", "stall", "saturated", "interval"):
+        assert label not in text
+
+
+def test_the_least_detectable_change_stands_below_its_metric() -> None:
+    arms = {"base": arm(0.9), "one": arm(0.9), "two": arm(0.9)}
+    found = [change("one", "ttft_p90", "worse"), change("two", "ttft_p90", "worse") | {"mde": 13.0}]
+    text = drawn(compare_document(arms, [*found, change("one", "tpot_p90", "worse") | {"mde": None}]))
+    assert row(text, "  mde").split()[:4] == ["mde", "4,", ">999", "%"]
+    assert text.count("mde") == 1
+
+
+@pytest.mark.parametrize(
+    ("interval", "shown"), [([0.01, 0.02], "[-2.0, -1.0]"), ([-0.002, 0.06], "[-6, 0]"), ([0.1, 0.2], "[-20, -10]")]
+)
+def test_bounds_are_no_more_exact_than_their_interval(interval: list[float], shown: str) -> None:
+    item = change("split", "joint_attainment", "worse", 0.015) | {"interval": interval}
+    assert shown in drawn(compare_document({"base": arm(0.9), "split": arm(0.9)}, [item]))
+
+
+def test_which_look_decided() -> None:
+    decided = {"one": {"look": 2, "status": "worse"}, "two": {"look": 0, "status": "not resolved"}}
+    document = compare_document({"base": arm(0.9)}, [])
+    document["looks"] = {"pairs": [6, 10, 16], "alphas": [0.002, 0.003, 0.005], "decided": decided}
+    lines = notes_of(document)
+    assert "one: worse at look 2 of 3, after 10 pairs" in lines
+    assert "warning: two: no look was reached, the first comes after 6 pairs" in lines
+
+
 def test_reasons_and_warnings() -> None:
     document = compare_document({"base": arm(0.5)}, [], INVALID)
     document["warnings"] = ["the arms differ in their model"]
