@@ -158,6 +158,8 @@ class Inject(_Part, frozen=True, kw_only=True):
 
 
 class BackendConfig(_Part, frozen=True, kw_only=True):
+    """The whole file. ``tuned``: what a sweep noted of how it chose the numbers; read by nobody here."""
+
     name: str
     engine: Literal["pdserve"] = "pdserve"
     description: str = ""
@@ -166,6 +168,7 @@ class BackendConfig(_Part, frozen=True, kw_only=True):
     transfer: TransferConfig = TransferConfig()
     cost_model: CostModel | None = None
     inject: Inject | None = None
+    tuned: dict[str, Any] | None = None
     host: str = "127.0.0.1"
     port: int | None = None
 
