@@ -248,7 +248,7 @@ def _document(stage: Stage, course: Course, ask: Ask, verdict: GateVerdict, chec
         "slo": [objective.text for objective in stage.objectives],
         "pairs": len(course.base),
         "max_pairs": ask.max_pairs,
-        "looks": [{"pairs": pairs, "status": status} for pairs, status in course.looks],
+        "looked": [{"pairs": pairs, "status": status} for pairs, status in course.looks],
         "set_aside": [{"pair": n, "reasons": [r.message for r in why]} for n, why in course.set_aside],
         "metrics": metrics,
         "probe_sd": dict(ask.probe_sd),
@@ -298,7 +298,7 @@ def change(metric: Mapping[str, Any]) -> str:
     if metric["percent"] is None:
         return "infinite in one arm"
     if metric["scale"] == "difference":
-        return f"{-metric['percent']:+.1f} pt"
+        return f"{0.0 - metric['percent']:+.1f} pt"
     return f"{metric['percent']:+.1f} %"
 
 

@@ -115,5 +115,5 @@ def _shown(value: float | None, scale: str) -> str:
     if value is None:
         return "infinite" if scale == "log_ratio" else "n/a"
     if scale == "difference":
-        return f"{-100 * value:+.1f} pt"
+        return f"{0.0 - 100 * value:+.1f} pt"
     return f"{100 * math.expm1(min(value, 700.0)):+.1f} %"

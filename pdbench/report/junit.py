@@ -59,12 +59,13 @@ def cases(document: Document) -> list[tuple[str, str, str]]:
 
 
 def line(metric: Mapping[str, Any]) -> str:
-    """``+12.3 % (at least +8.1 %), margin 5 %: worse beyond doubt ...``."""
-    unit, scale = (" pt", 100.0) if metric["scale"] == "difference" else (" %", 100.0)
+    """``+12.3 %, margin 5 %: worse beyond doubt, ...``; attainment in points, where up is good."""
     if metric["percent"] is None:
         return str(metric["reason"])
-    sign = -1.0 if metric["scale"] == "difference" else 1.0
-    return f"{sign * metric['percent']:+.1f}{unit}, margin {scale * metric['margin']:g}{unit}: {metric['reason']}"
+    points = metric["scale"] == "difference"
+    shown = f"{0.0 - metric['percent'] if points else metric['percent']:+.1f}"
+    unit = "pt" if points else "%"
+    return f"{shown} {unit}, margin {100 * metric['margin']:g} {unit}: {metric['reason']}"
 
 
 def _outcome(case: ET.Element, status: str, text: str) -> None:
