@@ -69,9 +69,9 @@ class Fairness:
         return [one for one in self.findings if one.kind == kind]
 
     def lines(self) -> list[str]:
-        """One line a finding, gravest first, for the document's ``warnings``."""
+        """One line a finding, gravest first, for the document's ``warnings``; a warning with its remedy."""
         marks: dict[Kind, str] = {"refusal": "UNFAIR: ", "warning": "", "report": "", "not checked": "not checked: "}
-        return [marks[kind] + one.message for kind in marks for one in self.of(kind)]
+        return [marks[kind] + _line(one) for kind in marks for one in self.of(kind)]
 
     def check(self, *, unfair_ok: bool) -> None:
         """Raise ``UsageError`` on the refusals, all of them in one message, unless ``unfair_ok``."""
@@ -83,6 +83,10 @@ class Fairness:
             "unfair comparison: " + "; ".join(one.message for one in refusals),
             remedy="\n  ".join([*remedies, "or say --unfair-ok, and the result will be marked"]),
         )
+
+
+def _line(found: Finding) -> str:
+    return f"{found.message} ({found.remedy})" if found.kind == "warning" and found.remedy else found.message
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,3 +111,11 @@ def test_a_budget_that_ends_between_looks_leaves_it_open() -> None:
     items, said = auto_comparisons(pairs_of(1.04, 8, 0.2), "base", ["base", "head"], "ttft_p90", Looks())
     assert next(one for one in items if one["primary"])["verdict"] == "not resolved"
     assert said["decided"] == {"head": {"look": 1, "status": "not resolved"}}
+
+
+def test_false_alarms_stay_within_what_the_looks_spend() -> None:
+    """Two-sided: at most 2 x (0.2 + 0.3 + 0.5) %. Student's t is exact here, so 2,000 A/A comparisons must keep it
+    up to their own chance (three standard deviations: 0.9 points). Testing after every pair alarms in 24 %."""
+    ys = np.random.Generator(np.random.PCG64(5)).normal(0.0, 0.3, size=(2000, 16))
+    found = [look_at(y, rule()).decision.status for y in ys]
+    assert np.mean([status in ("better", "worse") for status in found]) <= 0.029
