@@ -1,9 +1,10 @@
 """``--pairs auto``: how many pairs a comparison needs, found by planned looks, and what it then may say.
 
-Running pairs "until significant" finds a difference between an arm and itself in a quarter of tries of 16 pairs. The looks (after 6,
-10 and 16 pairs) and the error that each may spend are fixed before the first run (``stats.sequential``); between
-looks nothing is tested, and no pair is run that cannot reach the next look within the budget. With several heads
-the error of each look is shared among them (Bonferroni), so that the whole comparison keeps it.
+Running pairs "until significant" finds a difference between an arm and itself in a quarter of tries of 16 pairs. The
+looks (after 6, 10 and 16 pairs) and the error that each may spend are fixed before the first run
+(``stats.sequential``); between looks nothing is tested, and no pair is run that cannot reach the next look within
+the budget. With several heads the error of each look is shared among them (Bonferroni), so that the whole
+comparison keeps it.
 
 Pure: values in, decisions out. ``compare`` runs the pairs.
 """

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pdbench.errors import BackendStartError
 from pdbench.run import RunContext, RunResult, run_plan
 from pdbench.serverside import busy_shares
 from pdbench.stage import Stage
@@ -70,14 +71,34 @@ def saturate(stage: Stage, plan: Plan) -> dict[str, dict[str, Any]]:
     entries = {}
     for arm in stage.arms:
         stage.stop.check()
-        arm.ensure(stage.stop)
-        result = run_plan(arm, closed, 0, _context(stage, concurrency))
+        result = _run(stage, arm, closed, concurrency)
+        if result is None:
+            entries[arm.name] = _without_run(closed, concurrency)
+            continue
         store.append_run(result.requests, result.tokens)
         entries[arm.name] = saturation_entry(result, arm.backend.devices, _names(arm), concurrency)
         if not stage.resident:
             arm.stop()
     store.seal({"kind": "saturation", "run": stage.run_dir.name, "plan_hashes": [closed.hash]}, {"arms": entries})
     return entries
+
+
+def _run(stage: Stage, arm: Arm, closed: Plan, concurrency: int) -> RunResult | None:
+    """None where a server that died before does not start again: the pairs are not worth less for that."""
+    try:
+        arm.ensure(stage.stop)
+    except BackendStartError as error:
+        stage.progress.event(f"warning: {arm.name}: no saturation run: {error}")
+        return None
+    result = run_plan(arm, closed, 0, _context(stage, concurrency))
+    if result.server_died:
+        arm.died.pop()  # ``died`` names pairs, and this run is none
+    return result
+
+
+def _without_run(closed: Plan, concurrency: int) -> dict[str, Any]:
+    counts = {"scheduled": len(closed), "ok": 0, "failed": len(closed), "warmup": 0}
+    return {"concurrency": concurrency, "requests": counts, "warnings": ["the server did not start again"]}
 
 
 def _names(arm: Arm) -> list[str]:
@@ -109,6 +130,8 @@ def saturation_entry(run: RunResult, devices: int, names: Sequence[str], concurr
     ok = int((requests["status"] == "ok").sum())
     counts = {"scheduled": run.scheduled, "ok": ok, "failed": run.scheduled - ok, "warmup": 0}
     entry: dict[str, Any] = {"concurrency": concurrency, "requests": counts}
+    if run.server_died:
+        return entry | {"warnings": ["the server died under it; it has no throughput"]}
     if run.status != "complete":
         return entry | {"warnings": [f"the run ended early ({run.status}); it has no throughput"]}
     window = full_window_ns(requests)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ import pytest
 
 from pdbench import schema
 from pdbench.compare import Outcome, compare
-from pdbench.errors import UsageError
+from pdbench.errors import BackendStartError, UsageError
 from pdbench.measure.validity import Reason, Validity, of_reasons
+from pdbench.run import RunContext, RunResult
 from pdbench.settings import Budget
+from pdbench.target.arm import Arm
+from pdbench.workload.plan import Plan
 from tests.unit.theatre import Notes, Theatre, facts, load, open_theatre, settings
 
 
@@ -171,3 +175,35 @@ def test_saturation_stays_out_of_every_latency(monkeypatch: pytest.MonkeyPatch, 
         assert arm == plain.document["arms"][name]
     assert full.document["comparisons"] == plain.document["comparisons"]
     assert (full.run_dir / "saturation" / "requests.parquet").exists()
+
+
+def test_a_death_under_saturation_is_no_death_in_a_pair(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    theatre = Theatre({"a": 60.0, "b": 90.0})
+    real = theatre.run_plan
+
+    def run_plan(arm: Arm, plan: Plan, pair: int, ctx: RunContext) -> RunResult:
+        found = real(arm, plan, pair, ctx)
+        if ctx.settings.max_concurrency is None or arm.name == "a":
+            return found
+        arm.died.append(pair)
+        return replace(found, server_died=True)
+
+    monkeypatch.setattr(theatre, "run_plan", run_plan)
+    arms = play(monkeypatch, tmp_path, theatre, saturate=True).document["arms"]
+    assert arms["b"]["saturation"]["warnings"] == ["the server died under it; it has no throughput"]
+    assert "server_died" not in arms["b"]
+    assert arms["a"]["saturation"]["concurrency"] == 32
+
+
+def test_a_server_that_stays_away_costs_only_its_saturation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def ensure(arm: Arm, should_stop: Any) -> bool:
+        if arm.name == "b" and len(theatre.played) >= 6:
+            raise BackendStartError("gone", where=arm.name)
+        return False
+
+    theatre = Theatre({"a": 60.0, "b": 90.0})
+    open_theatre(monkeypatch, theatre)
+    monkeypatch.setattr(Arm, "ensure", ensure)
+    outcome = compare(theatre.backends(), load(), settings(tmp_path, saturate=True), Notes())
+    assert outcome.document["validity"]["status"] == "VALID"
+    assert outcome.document["arms"]["b"]["saturation"]["warnings"] == ["the server did not start again"]

@@ -37,10 +37,12 @@ def test_streams_fill_the_largest_arm() -> None:
     assert concurrency_of([arm()]) == 32
 
 
-def result(*records: Any, status: Any = "complete", steps: tuple[dict[str, Any], ...] = ()) -> RunResult:
+def result(
+    *records: Any, status: Any = "complete", steps: tuple[dict[str, Any], ...] = (), died: bool = False
+) -> RunResult:
     state = {"workers": [{"index": 0, "device": "cpu:0"}, {"index": 1, "device": "cpu:1"}]}
     side = ServerSide(state, steps=steps, window_ns=(0, 1)) if steps else ServerSide()
-    return RunResult("a", 0, len(records), status, "kernel", *frames(*records), None, side, False)
+    return RunResult("a", 0, len(records), status, "kernel", *frames(*records), None, side, died)
 
 
 def streams() -> list[Any]:
@@ -67,6 +69,7 @@ def test_only_the_full_window_counts() -> None:
     ("run", "reason"),
     [
         (result(*streams(), status="interrupted"), "ended early"),
+        (result(*streams(), died=True), "the server died"),
         (result(*[request(i, None, status="error") for i in range(4)]), "too few requests completed"),
         (result(request(0, 10, [10])), "too few requests completed"),
     ],
