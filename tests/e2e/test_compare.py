@@ -125,6 +125,10 @@ def test_separation_happened(document: dict[str, Any], stored: Path) -> None:
     assert per_token.nunique() == 1
     assert handoff["bytes"] == crossed["kv_bytes"].sum() == per_token.iloc[0] * PROMPT * (MEASURED + WARM)
     assert "handoff" not in document["arms"]["colocated"]
+    assert document["arms"]["disaggregated"]["separation"]["status"] == "proven"
+    assert document["arms"]["colocated"]["separation"]["status"] == "not available"
+    assert document["arms"]["disaggregated"]["handoff_split"]["parts_ms"]["transfer"]["p90"] > 0
+    assert "interference" in document["arms"]["colocated-chunked"]
     assert "warnings" not in document["arms"]["disaggregated"]
 
 
@@ -145,6 +149,8 @@ def test_manifest_and_plan(document: dict[str, Any], stored: Path) -> None:
     jsonschema.validate(manifest, schema.load("manifest"))
     assert manifest["salt_nonce"]
     assert manifest["config"]["base"] == "colocated-chunked"
+    assert manifest["declared"] == document["declared"] == json.loads((stored / "declared.json").read_text())
+    assert (stored / "declared.json").stat().st_mtime < (stored / "requests.parquet").stat().st_mtime
     assert len(pd.read_parquet(stored / "plan.parquet")) == MEASURED + WARM
     assert document["run"] == stored.name
     assert (stored / "latency.hlog").exists()
@@ -153,12 +159,14 @@ def test_manifest_and_plan(document: dict[str, Any], stored: Path) -> None:
 def test_the_table(compared: tuple[Typed, Path, list[str]], stored: Path) -> None:
     typed = Desk().type("report", str(stored))
     assert typed.code == 0
-    for words in (*ARMS, "joint attainment", "✓ met", "not resolved", "dispatch lag P99", "validity"):
+    for words in (*ARMS, "joint attainment", "✓ met", "not resolved", "proven", "dispatch lag P99", "validity"):
         assert words in typed.out, typed
 
 
 def test_progress_is_told(compared: tuple[Typed, Path, list[str]]) -> None:
     err = compared[0].err
+    assert "declared: base colocated-chunked, against it colocated, disaggregated; primary metric joint_att" in err
+    assert "its token budget was not tuned" in err
     for arm in ARMS:
         assert f"{arm}: starting, log in" in err
         assert f"{arm}: ready at http://127.0.0.1:" in err

@@ -84,6 +84,19 @@ def test_compare_two_urls(desk: Desk, tmp_path: Path) -> None:
     assert document["pairs"] == 3
 
 
+def test_unfair_arms_are_refused_unless_asked_for(desk: Desk, tmp_path: Path) -> None:
+    with desk.fake(tmp_path, "--max-model-len", "2048") as short, desk.fake(tmp_path, "--refuse-extra") as free:
+        asked = ["compare", f"short={short}", f"free={free}", "--workload", tiny(tmp_path), "--pairs", "1"]
+        refused = desk.type(*asked, "-o", str(tmp_path / "none"), "--json")
+        told = desk.type(*asked, "--unfair-ok", "-o", str(tmp_path / "out"), "--json")
+    assert refused.code == 2, refused
+    assert refused.out == ""
+    for words in ("maximum length (short: 2048, free: 4096)", "forced output lengths", "--unfair-ok"):
+        assert words in refused.err
+    assert told.code in (0, 12), told
+    assert sum(text.startswith("UNFAIR: ") for text in told.document["warnings"]) == 2
+
+
 def test_failed_requests_are_misses(desk: Desk, tmp_path: Path) -> None:
     with desk.fake(tmp_path, "--fail-every", "2") as url:
         typed = desk.type(
