@@ -77,7 +77,7 @@ SPLIT = {
                      {"prefill_queue": 61.5, "transfer": 6.86, "decode_queue": 0.4}.items()},
     },
     "interference": {"gaps": 9, "disturbed_share": 0.0, "prefill_tokens": 0, "stall_ms_per_1k_tokens": 0.0},
-    "attainment_interval": {"joint": [0.82, 0.97]},
+    "attainment_interval": {"joint": [0.82, 0.97], SLO[1]: [0.98, 1.0]},
     "saturation": {
         "concurrency": 64, "requests": {"scheduled": 256, "ok": 256, "failed": 0, "warmup": 0},
         "output_tokens_per_s_per_device": 405.8, "device_busy": [0.99, 0.31], "warnings": ["odd"],
@@ -94,7 +94,8 @@ def test_what_the_server_says() -> None:
     assert row(text, "idle devices").split() == ["idle", "devices", "cpu:1"]
     assert "61.5/6.86/0.4" in row(text, "  queue/copy/queue P90")
     assert row(text, "stall ms/1k prefill").endswith("0")
-    assert "[82, 97] %" in row(text, "  its 95 % interval")
+    assert "90 % [82, 97]" in row(text, "joint attainment")
+    assert "100 % [98, 100]" in text
     assert "saturated, 64 streams" in text
     assert "406" in row(text, "output tokens/s/device")
     assert "99 % 31 %" in text
@@ -104,7 +105,7 @@ def test_what_the_server_says() -> None:
 
 def test_older_documents_have_none_of_these_rows() -> None:
     text = drawn(DOCUMENT)
-    for label in ("separation", "idle", "queue/copy", "stall", "saturated", "interval"):
+    for label in ("separation", "idle", "queue/copy", "stall", "saturated", "% ["):
         assert label not in text
 
 
