@@ -7,12 +7,15 @@ The router is pure; this file carries out what it says.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import shutil
 import sys
 import tempfile
 import time
+import traceback
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -100,28 +103,41 @@ class Cluster:
         self._processes: list[asyncio.subprocess.Process] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
+        self._broken = ""
+        self._serial = itertools.count()
         self._directory = Path(tempfile.mkdtemp(prefix="pdserve-"))
         self._socket: zmq.asyncio.Socket = zmq.asyncio.Context.instance().socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.LINGER, 0)
+        # A router drops silently what is beyond the mark; a lost command is a request that never ends.
+        self._socket.setsockopt(zmq.SNDHWM, 0)
+        self._socket.setsockopt(zmq.RCVHWM, 0)
 
     # ---- life
 
     async def start(self) -> None:
         """Starts the workers and returns when all have said ``Hello``. Raises ``StartError``."""
-        endpoint = f"ipc://{self._directory}/workers"
-        self._socket.bind(endpoint)
-        self.failure = asyncio.get_running_loop().create_future()
-        self._tasks = [asyncio.create_task(self._pump()), asyncio.create_task(self._tick())]
+        endpoint = self._listen()
+        assert self.failure is not None
         for index in range(len(self.devices)):
-            process = await self._spawn(index, endpoint)
-            self._processes.append(process)
-            self._tasks.append(asyncio.create_task(self._watch(index, process)))
+            await self._spawn(index, endpoint)
         while len(self._hellos) < len(self.devices):
             if self.failure.done():
                 raise StartError(self.failure.result())
             await asyncio.sleep(0.02)
+        # All are connected, and nobody reconnects: what has no name any more cannot be left behind.
+        shutil.rmtree(self._directory, ignore_errors=True)
 
-    async def _spawn(self, index: int, endpoint: str) -> asyncio.subprocess.Process:
+    def _listen(self) -> str:
+        """Binds the workers' endpoint and starts the loops."""
+        endpoint = f"ipc://{self._directory}/workers"
+        self._socket.bind(endpoint)
+        self.failure = asyncio.get_running_loop().create_future()
+        self._tasks = [asyncio.create_task(self._pump()), asyncio.create_task(self._tick())]
+        for task in self._tasks:
+            task.add_done_callback(self._loop_ended)
+        return endpoint
+
+    async def _spawn(self, index: int, endpoint: str) -> None:
         device, model = self.devices[index], self.config.model
         job = Job(
             index=index,
@@ -142,10 +158,12 @@ class Cluster:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "pdserve.worker", stdin=asyncio.subprocess.PIPE, env=_environment()
         )
+        self._processes.append(process)
+        self._tasks.append(asyncio.create_task(self._watch(index, process)))
         assert process.stdin is not None
-        process.stdin.write(msgspec.json.encode(job) + b"\n")
-        await process.stdin.drain()
-        return process
+        with suppress(ConnectionError):  # it has ended already: its watch says so
+            process.stdin.write(msgspec.json.encode(job) + b"\n")
+            await process.stdin.drain()
 
     def _introduce(self) -> None:
         """Tells every decode worker where each prefill worker stages its KV."""
@@ -158,8 +176,12 @@ class Cluster:
         """Asks the workers to end, then makes them. Leaves nothing behind."""
         self._stopping = True
         for index, process in enumerate(self._processes):
-            if process.returncode is None:
+            if process.returncode is not None:
+                continue
+            if index in self._hellos:
                 self._send(index, Shutdown())
+            else:  # still building its model: it would not hear
+                process.kill()
         try:
             await asyncio.wait_for(asyncio.gather(*(p.wait() for p in self._processes)), _STOP_S)
         except TimeoutError:
@@ -170,6 +192,7 @@ class Cluster:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._fail_streams("the server stopped")
         self._socket.close()
         shutil.rmtree(self._directory, ignore_errors=True)
 
@@ -177,11 +200,38 @@ class Cluster:
 
     async def _pump(self) -> None:
         while True:
-            identity, data = await self._socket.recv_multipart()
-            index, now = int(identity), time.monotonic_ns()
-            for event in _decode_events(data):
+            frames = await self._socket.recv_multipart()
+            now = time.monotonic_ns()
+            for index, event in self._read(frames):
                 self._note(index, event)
                 self._act(self.router.on_event(index, event, now))
+
+    def _read(self, frames: list[bytes]) -> list[tuple[int, Event]]:
+        """The events of one message, with their worker's index. What no worker of ours would send is logged and
+        dropped: it must not stop the loop that all requests live on."""
+        try:
+            identity, data = frames
+            index = [str(i).encode() for i in range(len(self.devices))].index(identity)
+            return [(index, event) for event in _decode_events(data)]
+        except (ValueError, msgspec.MsgspecError) as error:
+            log(f"dropped a message that is not a worker's: {error}")
+            return []
+
+    def _loop_ended(self, task: asyncio.Task[None]) -> None:
+        """A loop that fails is a bug here. Say it to everybody: a server that answers nothing looks merely slow."""
+        error = None if task.cancelled() else task.exception()
+        if error is None:
+            return
+        log("".join(traceback.format_exception(error)))
+        self._broken = f"internal error: {error!r}"
+        if self.failure is not None and not self.failure.done():
+            self.failure.set_result(self._broken)
+        self._fail_streams(self._broken)
+
+    def _fail_streams(self, reason: str) -> None:
+        for stream in self._streams.values():
+            stream.put(Output(None, "error", reason))
+        self._streams.clear()
 
     def _note(self, index: int, event: Event) -> None:
         if isinstance(event, Stepped):
@@ -227,12 +277,15 @@ class Cluster:
                     stream = self._streams.pop(id, None)
                     if stream and status == "error":
                         stream.put(Output(None, "error", reason))
-        self._lifecycles.extend(lifecycle(r) for r in self.router.ended)
+        for request in self.router.ended:
+            self._lifecycles.append({**lifecycle(request), "request_id": request.id.rpartition("#")[0]})
         self.router.ended.clear()
 
     # ---- the Service protocol
 
     def ready(self) -> tuple[bool, str]:
+        if self._broken:
+            return False, self._broken
         missing = [i for i in range(len(self.devices)) if i not in self._hellos]
         if missing:
             return False, f"worker {missing[0]} is still starting"
@@ -243,10 +296,13 @@ class Cluster:
         ready, reason = self.ready()
         if not ready:
             raise Unavailable(reason)
-        stream = Stream(self, request.id)
-        self._streams[request.id] = stream
+        # A client may use an id again while a worker still runs what was cancelled under it; the events of the old
+        # request must not pass for the new one's.
+        id = f"{request.id}#{next(self._serial)}"
+        stream = Stream(self, id)
+        self._streams[id] = stream
         work = Prefill(
-            id=request.id,
+            id=id,
             prompt=list(request.tokens),
             prompt_len=len(request.tokens),
             max_new=request.max_new,
