@@ -1,7 +1,8 @@
 """One arm on the way to its crossing: the runs it made, which one comes next, and why it stopped. Pure.
 
-``stats.rates`` says where to look; here an INVALID run is dealt with: it is offered once more, then its place is
-tried under another seed, and where that fails too the arm stops and says so.
+``stats.rates`` says where to look; here an INVALID run is dealt with: it is offered once more, then the rate is
+tried under other seeds, and where none is VALID the rate is given up: the client cannot measure it. Where nothing
+else is left to run, the arm stops and says so.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from pdbench.stats.rates import next_rates
 
 Document = dict[str, Any]
 
-# An INVALID run is offered once more, and then under one more seed: a fault that stays is not noise.
-_ATTEMPTS, _SEEDS = 2, 2
+# A run that was INVALID twice is left alone; a rate that was so under four seeds is beyond what can be measured here.
+_ATTEMPTS, _SEEDS = 2, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,21 +93,36 @@ class Seeker:
 
     def _plan_on(self, left: int) -> None:
         runs = [trial.rate_run for trial in self.trials if trial.used]
-        wanted: tuple[float, int] | None = None
-        for seed in range(_SEEDS):
+        seeds = len({run.seed for run in runs})
+        wanted: float | None = None
+        for seed in range(seeds + _SEEDS):
             step = next_rates(
-                runs, start_rate=self._start_rate, budget=len(runs) + max(left, 1), share=self._share,
-                target=self._target, first_seed=seed,
-            )  # fmt: skip
+                runs,
+                start_rate=self._start_rate,
+                budget=len(runs) + max(left, 1),
+                share=self._share,
+                target=self._target,
+                first_seed=seed,
+            )
             if not step.runs:
                 self.stopped = step.reason
                 return
-            self._queue = [key for key in step.runs if self._failed.get(key, 0) < _ATTEMPTS]
-            wanted = wanted or step.runs[0]
+            keys = list(step.runs)
+            if step.goodput is not None and step.goodput.where != "resolved":
+                keys.append((keys[0][0], seed))  # a bracket step is always under the seed that brought it there
+            self._queue = [key for key in keys if self._worth(*key)][: len(step.runs)]
+            wanted = wanted or step.runs[0][0]
             if self._queue:
                 return
-        if wanted is not None:
-            self.stop(f"no VALID run at {wanted[0]:.3g} req/s")
+        self.stop(f"no VALID run at {wanted:.3g} req/s")
+
+    def _worth(self, rate: float, seed: int) -> bool:
+        """Whether a run can be hoped to be VALID, by those that were tried."""
+        done = any((trial.rate, trial.seed) == (rate, seed) and trial.used for trial in self.trials)
+        if done or self._failed.get((rate, seed), 0) >= _ATTEMPTS:
+            return False
+        failed = sum(count for (one, _), count in self._failed.items() if one == rate)
+        return failed < _ATTEMPTS * _SEEDS or any(trial.used and trial.rate == rate for trial in self.trials)
 
     def _reached(self) -> str:
         found = self.goodput()

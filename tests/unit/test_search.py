@@ -123,8 +123,32 @@ def test_a_rate_that_is_never_valid_ends_the_arm(monkeypatch: pytest.MonkeyPatch
     arm = outcome.document["arms"]["mixed"]
     assert arm["stop"].startswith("no VALID run at 4.5 req/s")
     assert (arm["goodput"]["where"], arm["goodput"]["rate"]) == ("above", 3)
-    assert len(stage.results) < 10
+    assert len(stage.results) == 2 + 8, "four seeds, twice each"
     assert "mixed more than 1.5" in outcome.document["sentence"]
+
+
+def test_a_rate_that_is_never_valid_does_not_hinder_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    never = 2 * 1.5 ** (1 / 3)  # on the grid, just above the crossing
+    outcome, stage = searched(
+        monkeypatch,
+        {"mixed": falls_at(2.1)},
+        Asked(Budget.parse("60")),
+        invalid=lambda _, rate, *__: math.isclose(rate, never, rel_tol=1e-4),
+    )
+    arm = outcome.document["arms"]["mixed"]
+    assert 2 <= arm["left_out"] <= 8
+    assert len(stage.results) - arm["left_out"] == arm["used"] >= 8
+    assert arm["goodput"]["rate"] == pytest.approx(2.1, rel=0.1)
+
+
+def test_half_of_the_runs_invalid(monkeypatch: pytest.MonkeyPatch) -> None:
+    tossed = iter(range(10_000))
+    outcome, _ = searched(
+        monkeypatch, TWO, Asked(Budget.parse("80")), invalid=lambda *_: math.sin(12.9898 * next(tossed)) > 0
+    )
+    for name, crossing in (("mixed", 2.0), ("split", 3.0)):
+        assert outcome.document["arms"][name]["goodput"]["rate"] == pytest.approx(crossing, rel=0.12)
+        assert outcome.document["arms"][name]["left_out"] >= 2
 
 
 def test_no_valid_run_at_all_is_invalid(monkeypatch: pytest.MonkeyPatch) -> None:
