@@ -77,6 +77,7 @@ def _gate(base: str, head: str, workload: Workload, values: dict[str, Any]) -> i
     from pdbench.heads import open_sides
     from pdbench.target.arms import base_of
 
+    _writable(values)
     with open_sides(base, head, backend=values["backend"], inject=values["inject_head"]) as sides:
         backends = [side.backend for side in sides]
         base_of(backends, backends[0].name)
@@ -127,6 +128,16 @@ def _write(document: dict[str, Any], values: dict[str, Any]) -> None:
         _put(values["markdown"], markdown(document), "--markdown")
     if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
         _put(Path(summary), markdown(document), "GITHUB_STEP_SUMMARY", add=True)
+
+
+def _writable(values: dict[str, Any]) -> None:
+    """An hour of runs must not end in a folder that is not there."""
+    from pdbench.errors import UsageError
+
+    for option in ("junit", "markdown"):
+        path: Path | None = values[option]
+        if path is not None and not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise UsageError(f"cannot write {path}", where=f"--{option}", remedy="name a file in a writable folder")
 
 
 def _put(path: Path, text: str, where: str, *, add: bool = False) -> None:

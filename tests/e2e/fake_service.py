@@ -167,10 +167,10 @@ class Live(Client):
 
 
 @contextmanager
-def live(service: FakeService) -> Iterator[Live]:
+def live(service: FakeService, drop: Callable[[], bool] = lambda: False) -> Iterator[Live]:
     """The real application for ``service`` on a free port of 127.0.0.1, in its own thread and loop."""
     loop = asyncio.new_event_loop()
-    runner = make_runner(build_app(service), shutdown_timeout_s=0.1)
+    runner = make_runner(build_app(service, drop), shutdown_timeout_s=0.1)
 
     async def start() -> int:
         await runner.setup()
