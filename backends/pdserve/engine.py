@@ -1,12 +1,13 @@
 """One worker's mind, without clock, device or socket: commands in, steps out, events back.
 
-The loop around it is three lines, and is the same on a real device, an emulated one and a virtual clock::
+The loop around it is a few lines, and is the same on a real device, an emulated one and a virtual clock::
 
     for command in inbox: send(engine.handle(command, now()))
     step = engine.begin()
-    tokens = executor.run(step.chunks); send(engine.finish(step, tokens, start_ns, end_ns))
+    tokens = executor.run(step.chunks); send(engine.finish(step, tokens, start_ns, end_ns)); send(engine.settle())
 
-Commands are handled between steps only, never during one: that is how a worker with one compute thread lives,
+What ``finish`` returns is sent before ``settle`` copies KV, or first tokens would wait for the hand-off of their own
+prompt. Commands are handled between steps only, never during one: that is how a worker with one compute thread lives,
 and the simulator does likewise.
 """
 
@@ -187,7 +188,7 @@ class Engine:
         return self.scheduler.plan()
 
     def finish(self, step: Step, tokens: Seq[int | None], start_ns: int, end_ns: int) -> list[Event]:
-        """Books a step that ran: KV written, tokens emitted, sequences that end or leave.
+        """Books a step that ran: KV written, tokens emitted, sequences that end or leave. ``settle`` comes next.
 
         ``tokens`` has one entry a chunk, ``None`` where the chunk did not sample.
         """
@@ -201,12 +202,15 @@ class Engine:
             for chunk, token in zip(step.chunks, tokens, strict=True)
             if _book(chunk) and token is not None
         ]
-        events: list[Event] = [
+        return [
             Stepped(
                 start_ns, end_ns, prefill_tokens, decode_tokens, context, len(step.chunks), began, decoding, emitted
             )
         ]
-        return events + self._push() + self._promise()
+
+    def settle(self) -> list[Event]:
+        """Hands on what the last step made ready: prompts that are done leave, slots that are free are promised."""
+        return self._push() + self._promise()
 
     def _advance(self, chunk: Chunk, token: int) -> Emitted:
         seq = chunk.seq

@@ -130,7 +130,7 @@ class Simulation:
     def _done(self, worker: _Worker, step: Step, start: int) -> None:
         worker.busy = False
         tokens = [0 if c.samples else None for c in step.chunks]
-        for event in worker.engine.finish(step, tokens, start, self.now):
+        for event in (*worker.engine.finish(step, tokens, start, self.now), *worker.engine.settle()):
             if isinstance(event, Stepped):
                 self.steps.append(step_row(worker.index, event))
             self._act(self.router.on_event(worker.index, event, self.now))

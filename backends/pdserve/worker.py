@@ -9,6 +9,7 @@ router and the client, so that on a machine where all share cores the stamps are
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -22,7 +23,7 @@ from pdserve.cache import SlotCache
 from pdserve.config import Inject, WorkerConfig
 from pdserve.engine import Engine
 from pdserve.inject import Slowdown
-from pdserve.messages import Event, Hello, Load, decode_command, encode
+from pdserve.messages import Hello, Load, decode_command, encode
 from pdserve.scheduler import Scheduler
 from pdserve.transfer.base import Outbox, Receiver
 
@@ -55,8 +56,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 def main() -> int:
     """Reads the job, builds the model, says ``Hello`` and works until told to stop."""
+    # Ctrl-C reaches the whole terminal; when to end is for the front end to say, by message or by the lifeline.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     job = msgspec.json.decode(sys.stdin.buffer.readline(), type=Job)
     threading.Thread(target=_lifeline, daemon=True).start()
+    socket = _connect(job)
     if job.cores:
         os.sched_setaffinity(0, job.cores)
     if job.device.startswith("cpu"):
@@ -66,12 +70,23 @@ def main() -> int:
     import torch
 
     torch.set_num_threads(threads)
+    if job.device.startswith("cuda"):
+        # What names no device (host registration, new events) must not open a context on somebody else's GPU.
+        torch.cuda.set_device(job.device)
+    serve(job, socket)
+    return 0
+
+
+def _connect(job: Job) -> zmq.Socket[bytes]:
+    """The socket to the router. Made before the process is pinned and made nice: ZeroMQ's own thread then is neither,
+    and an event does not wait for the next step to yield its core."""
     socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
     socket.setsockopt(zmq.IDENTITY, str(job.index).encode())
     socket.setsockopt(zmq.LINGER, 500)
+    socket.setsockopt(zmq.SNDHWM, 0)
+    socket.setsockopt(zmq.RCVHWM, 0)
     socket.connect(job.endpoint)
-    serve(job, socket)
-    return 0
+    return socket
 
 
 def serve(job: Job, socket: zmq.Socket[bytes]) -> None:
@@ -120,7 +135,7 @@ def loop(engine: Engine, executor: Executor, socket: zmq.Socket[bytes], slowdown
     reported = now()
     stale = False
     while not engine.stopping:
-        events: list[Event] = []
+        events = engine.settle()
         while not engine.stopping and socket.poll(0):
             events += engine.handle(decode_command(socket.recv()))
         stale = stale or bool(events)

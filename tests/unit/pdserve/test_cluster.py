@@ -42,7 +42,8 @@ class FakeWorker:
 
     async def hear(self) -> Command:
         data: bytes = await asyncio.wait_for(self._socket.recv(), PATIENCE_S)
-        return decode_command(data)
+        command: Command = decode_command(data)
+        return command
 
     def close(self) -> None:
         self._socket.close()
