@@ -17,6 +17,7 @@ from pdbench import baseline, schema
 from pdbench.cli.main import run as typed
 from pdbench.errors import UsageError
 from pdbench.store import Run
+from pdbench.target import fingerprint
 from tests.unit.test_schema import document
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -52,9 +53,7 @@ def test_what_names_a_machine_and_a_model() -> None:
         assert run.summary is not None
         run.summary["fingerprint"].update(changes.pop("machine", {}))
         run.summary["fingerprint"]["arms"]["a"].update(changes)
-        return baseline.fingerprint.key(
-            run.summary["fingerprint"], run.summary["fingerprint"]["arms"]["a"], "model_hash"
-        )
+        return fingerprint.key(run.summary["fingerprint"], run.summary["fingerprint"]["arms"]["a"], "model_hash")
 
     assert key() == key(machine={"python": "3.13.0"})
     assert len({key(), key(machine={"cores": 4}), key(model_hash="n"), key(dtype="float32"), key(devices=1)}) == 5
