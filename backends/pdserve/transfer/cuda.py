@@ -4,7 +4,7 @@ Not yet run on a machine with two GPUs. The order that makes it right: the sende
 stream after the last KV write, waits for that copy's event, and only then says ``Pushed``; the receiver copies
 place -> slot device to device on its own side stream and waits likewise before it acknowledges. The generation
 counters stay in host shared memory. The sender's memory outlives its readers: a place is released only by message,
-and the area lives as long as the worker. Where the devices cannot reach each other, ``connector_for`` falls back to
+and the area lives as long as the worker. Where the devices cannot reach each other, ``connectors.choose`` falls back to
 pinned shared memory.
 """
 

@@ -1,7 +1,7 @@
 """KV through preallocated shared memory: the default connector, and the pinned bounce for GPUs without a direct path.
 
-Sender's slab -> staging place -> receiver's slab: two copies and two messages. The staging area starts with one
-generation counter a place (see ``transfer.base``). On a GPU the staging pages are registered with CUDA and the
+Sender's slab -> staging place -> receiver's slab: two copies and two messages. Each staging place starts with its
+generation counter (see ``transfer.base``). On a GPU the staging pages are registered with CUDA and the
 copies run on a stream of their own, ordered after the last KV write by an event; ``push`` and ``pull`` return only
 when their copy is complete, so a slot or place is never reused under a running copy.
 """
@@ -15,7 +15,7 @@ from pdserve.model.kv import KVSlab
 from pdserve.transfer.base import Outbox, Places, StaleTransfer, Ticket
 from pdserve.transfer.memory import SharedMemory
 
-_HEADER_BYTES = 4096
+_LINE_BYTES = 64  # a cache line: places are aligned to it, and the counter has one of its own
 
 
 def place_bytes(kv: KVSlab) -> int:
@@ -48,29 +48,29 @@ class _Area:
 
     def __init__(self, memory: SharedMemory, kv: KVSlab) -> None:
         self.memory = memory
-        self.stride = place_bytes(kv)
-        raw = torch.frombuffer(memory.map, dtype=torch.uint8)
-        self.generations = raw[:_HEADER_BYTES].view(torch.int64)
-        self.data = raw[_HEADER_BYTES:]
+        self._places = torch.frombuffer(memory.map, dtype=torch.uint8).view(-1, _stride(kv))
+        self.generations = self._places[:, :8].view(torch.int64)[:, 0]
         if kv.device.type == "cuda":
             register = torch.cuda.cudart().cudaHostRegister  # type: ignore[no-untyped-call]
             torch.cuda.check_error(register(memory.address, memory.size, 0))
 
     def place(self, index: int, like: Tensor) -> Tensor:
         """Place ``index`` shaped as ``like`` (``[layers, 2, kv_heads, positions, head_dim]``), contiguous."""
-        start = index * self.stride
         nbytes = like.numel() * like.element_size()
-        return self.data[start : start + nbytes].view(like.dtype).view(like.shape)
+        return self._places[index, _LINE_BYTES : _LINE_BYTES + nbytes].view(like.dtype).view(like.shape)
+
+
+def _stride(kv: KVSlab) -> int:
+    return _LINE_BYTES + -(-place_bytes(kv) // _LINE_BYTES) * _LINE_BYTES
 
 
 class ShmSender:
     """Owns ``staging`` places of the size of one slot."""
 
     def __init__(self, kv: KVSlab, staging: int) -> None:
-        size = _HEADER_BYTES + staging * place_bytes(kv)
         self._kv = kv
         self._places = Places(staging)
-        self._memory = SharedMemory.create("pdserve-kv", size)
+        self._memory = SharedMemory.create("pdserve-kv", staging * _stride(kv))
         self._area = _Area(self._memory, kv)
         self._stream = side_stream(kv.device)
 

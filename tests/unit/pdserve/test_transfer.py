@@ -64,6 +64,20 @@ def test_a_place_given_up_and_reused_is_never_taken_for_the_old_one() -> None:
     receiver.close()
 
 
+def test_every_staging_place_of_many_has_its_own_counter_and_bytes() -> None:
+    source, target = slab(torch.bfloat16, 1), slab(torch.bfloat16)
+    sender, receiver = make_sender("shm", source, 600), make_receiver("shm", target)
+    receiver.connect(0, sender.outbox())
+    tickets = [sender.push(n % 3, 1 + n % 64) for n in range(600)]
+    assert sender.push(0, 1) is None
+    for n, ticket in enumerate(tickets):
+        assert ticket is not None
+        receiver.pull(0, ticket.place, ticket.generation, n % 2, 1 + n % 64)
+        assert torch.equal(target.view(n % 2, 1 + n % 64), source.view(n % 3, 1 + n % 64))
+    sender.close()
+    receiver.close()
+
+
 def test_shared_memory_has_no_name_to_leave_behind() -> None:
     memory = SharedMemory.create("pdserve-test", 1 << 16)
     assert not [p for p in Path("/dev/shm").iterdir() if "pdserve-test" in p.name]
