@@ -61,6 +61,10 @@ class TorchExecutor:
             logits = self.model.forward(batch, self.kv)
             ends = [chunk.start + chunk.count for chunk in sampling]
             tokens = sample(logits, [c.seq.sampling for c in sampling], ends) if sampling else []
+        if not sampling and self.device.type == "cuda":
+            # Sampling waits for the GPU. A step that samples nothing would only be queued: its end, and with it the
+            # step log and the device's busy time, would be stamped before the work was done.
+            torch.cuda.synchronize(self.device)
         found = iter(tokens)
         result: list[int | None] = [None] * len(chunks)
         for place, chunk in zip(batch.order, ordered, strict=True):

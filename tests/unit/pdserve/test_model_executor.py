@@ -172,6 +172,12 @@ def test_certain_tokens_are_never_missed() -> None:
     assert {sample(logits.flip(1), [Sampling(1.0, s)], [0])[0] for s in range(50)} == {4}
 
 
+@pytest.mark.parametrize("temperature", [5e-324, 1e-50, 1e-38, 1e-6])
+def test_a_vanishing_temperature_is_greedy(temperature: float) -> None:
+    logits = torch.tensor([[0.5, 3.0, -2.0, 1.0]])
+    assert {sample(logits, [Sampling(temperature, s)], [0])[0] for s in range(20)} == {1}
+
+
 def test_impossible_tokens_are_never_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pdserve.executors.sampling.uniform", lambda seed, position: 0.0)
     logits = torch.tensor([[float("-inf"), float("-inf"), 1.0, 2.0]])
