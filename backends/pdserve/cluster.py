@@ -260,6 +260,7 @@ class Cluster:
         if self.failure is not None and not self.failure.done():
             self.failure.set_result(text)
         log(text)
+        self._loads.pop(index, None)  # the dead hold nothing
         self._act(self.router.worker_died(index, time.monotonic_ns()))
 
     def _send(self, index: int, command: Any) -> None:

@@ -23,6 +23,7 @@ from pdserve.cache import SlotCache
 from pdserve.config import Inject, WorkerConfig
 from pdserve.engine import Engine
 from pdserve.inject import Slowdown
+from pdserve.log import log
 from pdserve.messages import Hello, Load, decode_command, encode
 from pdserve.scheduler import Scheduler
 from pdserve.transfer.base import Outbox, Receiver
@@ -107,6 +108,8 @@ def serve(job: Job, socket: zmq.Socket[bytes]) -> None:
     )
     executor.warm_up()
     connector = choose(job.connector, job.devices)
+    if job.connector not in ("auto", connector):
+        log(f"worker {job.index}: connector {job.connector} cannot join {', '.join(job.devices)}; using {connector}")
     sender = make_sender(connector, executor.kv, job.staging) if job.worker.role == "prefill" else None
     receiver: Receiver | None = None
     if job.worker.role == "decode":
