@@ -136,8 +136,8 @@ def attainment_intervals(runs: Sequence[RunResult], objectives: Sequence[Objecti
 
 
 def _kept(run: RunResult) -> tuple[pd.DataFrame, Floats]:
-    """Measured requests in order of arrival (the journal is in order of end), with their stamps; and the gaps."""
-    requests, chunks = measured(run.requests.sort_values("scheduled_ns", kind="stable"), run.tokens)
+    """Measured requests, in order of arrival as ``to_frames`` has them, with their stamps; and the gaps."""
+    requests, chunks = measured(run.requests, run.tokens)
     derived = request_metrics(requests, chunks)
     stamps = {"scheduled_ns": floats(requests["scheduled_ns"]), "end_ns": floats(requests["end_ns"])}
     return derived.assign(**stamps), gaps_ns(chunks)

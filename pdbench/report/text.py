@@ -134,7 +134,9 @@ def _comparison_rows(table: Table, document: Document) -> None:
     if not comparisons:
         return
     base = comparisons[0]["base"]
-    heading = Text("change (* primary)", style="italic")
+    level = comparisons[0].get("level", 0.95)
+    usual = level == 0.95  # planned looks have levels of their own
+    heading = Text("change (* primary)" if usual else f"change (* p.), {100 * level:g} %", style="italic")
     table.add_row(heading, *("base" if name == base else "" for name in document["arms"]))
     for metric in dict.fromkeys(item["metric"] for item in comparisons):
         of_metric = [c for c in comparisons if c["metric"] == metric]

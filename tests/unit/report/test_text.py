@@ -125,6 +125,11 @@ def test_bounds_are_no_more_exact_than_their_interval(interval: list[float], sho
     assert shown in drawn(compare_document({"base": arm(0.9), "split": arm(0.9)}, [item]))
 
 
+def test_a_level_of_its_own_is_told() -> None:
+    item = change("split", "ttft_p90", "worse") | {"level": 0.996}
+    assert "change (* p.), 99.6 %" in drawn(compare_document({"base": arm(0.9), "split": arm(0.9)}, [item]))
+
+
 def test_which_look_decided() -> None:
     decided = {"one": {"look": 2, "status": "worse"}, "two": {"look": 0, "status": "not resolved"}}
     document = compare_document({"base": arm(0.9)}, [])
