@@ -11,11 +11,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pdbench.errors import EXIT_INTERRUPTED, EXIT_INVALID, EXIT_OK
+from pdbench.measure.slo import parse_objectives
 from pdbench.measure.validity import Reason, Validity, of_reasons
 from pdbench.seeker import Trial, rounded
 from pdbench.sentence import first_reason, percent
 from pdbench.settings import workload_data
 from pdbench.stats.goodput import Goodput, fit_goodput, goodput_ratio, same_rate
+from pdbench.units import NS_PER_S
 from pdbench.workload.spec import Workload
 
 Document = dict[str, Any]
@@ -23,6 +25,8 @@ Trials = Sequence[Trial]
 
 SCHEMA_VERSION = 1
 _ALPHA = 0.05
+# Offered 10 % more than a server carries, its queue is as long as the TTFT limit after ten such limits.
+_SUSTAINED = 10
 _OPEN = "not resolved"
 
 
@@ -58,7 +62,7 @@ def assemble(
         "arms": arms,
         "ratios": ratios(trials, devices, base, share=share),
     }
-    told = [*warnings, *_left_out(trials)]
+    told = [*warnings, *_left_out(trials), *_bursts(arms, workload.num_requests, slo)]
     if workload.arrivals.process == "trace":
         told.append("every seed replays one trace: intervals cover this machine's noise, not other traffic")
     if told:
@@ -167,6 +171,20 @@ def _left_out(trials: Mapping[str, Trials]) -> list[str]:
         if bad and bad[0].validity.reasons:
             first = bad[0].validity.reasons[0].message
             found.append(f"{name}: {len(bad)} of {len(runs)} runs are INVALID and left out (the first: {first})")
+    return found
+
+
+def _bursts(arms: Mapping[str, Document], requests: int, slo: Sequence[str]) -> list[str]:
+    """A run that is over within a few TTFT limits has no time to queue up: its rate was never sustained."""
+    limits = [one.limit_ns for one in parse_objectives(slo) if one.metric == "ttft" and one.limit_ns]
+    found = []
+    for name, arm in arms.items():
+        rate = arm["goodput"] and arm["goodput"]["rate"]
+        if rate and limits and requests / rate < _SUSTAINED * min(limits) / NS_PER_S:
+            found.append(
+                f"{name}: at {rate:.3g} req/s a run of {requests} requests lasts {requests / rate:.2g} s, less than"
+                f" {_SUSTAINED} TTFT limits: a burst, not a rate it sustains; raise --num-requests"
+            )
     return found
 
 

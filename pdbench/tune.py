@@ -340,9 +340,13 @@ def sentence(document: Document) -> str:
     if before is chosen:
         return f"{document['backend']} is best as it is: {shown} ({percent(chosen['joint'])} in time)."
     return (
-        f"{document['backend']} is best with {shown}: {percent(chosen['joint'])} in time against"
-        f" {percent(before['joint'])} as it was."
+        f"{document['backend']} is best with {shown}: {percent(chosen['joint'])} in time, P90 TTFT {_ttft(chosen)},"
+        f" against {percent(before['joint'])} and {_ttft(before)} as it was."
     )
+
+
+def _ttft(arm: Document) -> str:
+    return "without end" if arm["ttft_p90_ms"] is None else f"{arm['ttft_p90_ms']:.0f} ms"
 
 
 def _text(backend: Backend) -> str:

@@ -183,6 +183,13 @@ def test_certified_is_the_lower_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "mixed at least" in outcome.document["sentence"]
 
 
+def test_a_burst_is_no_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    fast, _ = searched(monkeypatch, {"mixed": falls_at(20.0)}, Asked(Budget.parse("40")))
+    assert any("less than 10 TTFT limits" in text for text in fast.document["warnings"])  # 40 requests in 2 s
+    slow, _ = searched(monkeypatch, {"mixed": falls_at(2.0)}, Asked(Budget.parse("40")))
+    assert "warnings" not in slow.document
+
+
 def test_goodput_is_per_device(monkeypatch: pytest.MonkeyPatch) -> None:
     outcome, _ = searched(monkeypatch, {"mixed": falls_at(2.0)}, Asked(Budget.parse("30")), devices=4)
     goodput = outcome.document["arms"]["mixed"]["goodput"]

@@ -86,7 +86,7 @@ def test_the_best_budget_is_written(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert [row["joint"] for row in note["sweep"]] == [0.6, 0.7, 0.95, 0.8]
     assert output.read_text().startswith("# Two replicas that both prefill and decode, with chunked prefill")
     assert document["comments_kept"] is True
-    assert "best with token_budget 128: 95 % in time against 70 % as it was" in document["sentence"]
+    assert "best with token_budget 128: 95 % in time, P90 TTFT 304 ms, against 70 % and 900 ms" in document["sentence"]
 
 
 def test_the_written_file_is_a_tuned_backend(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

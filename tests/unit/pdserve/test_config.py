@@ -92,3 +92,12 @@ def test_numbers_mean_gpus_where_there_are_some() -> None:
         resolve(workers(0, 1), cores=[0, 1], cuda=1)
     with pytest.raises(ConfigError, match="unknown device 'gpu0'"):
         resolve(workers("gpu0"), cores=[0], cuda=0)
+
+
+def test_a_tuning_note_is_taken_and_changes_nothing() -> None:
+    note = {"workload": "chat", "sweep": [{"token_budget": 64, "joint": 0.9}]}
+    noted = parse({**MIXED, "tuned": note})
+    assert noted.tuned == note
+    assert noted.workers == parse(MIXED).workers
+    with pytest.raises(ConfigError, match="tuned"):
+        parse({**MIXED, "tuned": "yes"})
