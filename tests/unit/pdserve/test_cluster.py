@@ -11,7 +11,7 @@ import pytest
 import zmq
 import zmq.asyncio
 
-from pdserve.cluster import Cluster, Stream
+from pdserve.cluster import Cluster, StartError, Stream
 from pdserve.config import parse
 from pdserve.messages import Cancel, Command, Emitted, Event, Hello, Load, Prefill, Stepped, decode_command, encode
 from pdserve.sequence import GREEDY
@@ -168,5 +168,63 @@ def test_stopping_ends_the_streams_and_removes_the_socket() -> None:
             assert directory.stat().st_mode & 0o077 == 0, "nobody else may talk to the router"
         assert [output.error for output in await outputs(stream)] == ["the server stopped"]
         assert not directory.exists()
+
+    asyncio.run(scene())
+
+
+def test_once_all_workers_are_connected_nothing_has_a_name_in_the_file_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even a server that is killed outright leaves its socket behind."""
+
+    async def scene() -> None:
+        it = Cluster(parse(BACKEND))
+        peers: list[FakeWorker] = []
+
+        async def spawn(index: int, endpoint: str) -> None:
+            peers.append(FakeWorker(endpoint, str(index)))
+            await peers[index].say(Hello("cpu:0", 0, it.max_len, 1, None))
+
+        monkeypatch.setattr(it, "_spawn", spawn)
+        await asyncio.wait_for(it.start(), PATIENCE_S)
+        assert not it._directory.exists()
+        stream = it.submit(ask("a"))
+        work = await prefill(peers[0])
+        await peers[0].say(token(work.id, 4, "length"))
+        assert [output.token for output in await outputs(stream)] == [4]
+        for peer in peers:
+            peer.close()
+        await it.stop()
+
+    asyncio.run(scene())
+
+
+def test_a_worker_that_is_still_starting_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pdserve.cluster._STOP_S", 3600)
+
+    async def scene() -> None:
+        it = Cluster(parse(BACKEND))
+
+        async def spawn(index: int, endpoint: str) -> None:
+            it._processes.append(await asyncio.create_subprocess_exec("sleep", "3600"))
+
+        monkeypatch.setattr(it, "_spawn", spawn)
+        starting = asyncio.create_task(it.start())
+        while len(it._processes) < 2:
+            await asyncio.sleep(0)
+        starting.cancel()
+        await asyncio.wait_for(it.stop(), PATIENCE_S)
+        assert [process.returncode for process in it._processes] == [-9, -9]
+        assert not it._directory.exists()
+
+    asyncio.run(scene())
+
+
+def test_a_worker_that_dies_at_once_is_a_start_error_with_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pdserve.cluster.sys.executable", "false")
+
+    async def scene() -> None:
+        it = Cluster(parse(BACKEND))
+        with pytest.raises(StartError, match=r"worker \d \(mixed, cpu:\d\) ended with code 1"):
+            await asyncio.wait_for(it.start(), PATIENCE_S)
+        await it.stop()
 
     asyncio.run(scene())
