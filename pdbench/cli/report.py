@@ -27,11 +27,14 @@ def command(runs: tuple[str, ...], format_: str, as_json: bool, no_color: bool) 
         return
     from rich.console import Console
 
+    from pdbench.report.search import print_search
     from pdbench.report.text import print_document
+    from pdbench.report.tune import print_tune
 
+    printers = {"search": print_search, "tune": print_tune}
     console = Console(no_color=not wants_color(no_color), highlight=False)
     for document in documents:
-        print_document(document, console)
+        printers.get(document.get("kind", ""), print_document)(document, console)
 
 
 def load_document(text: str) -> dict[str, Any]:

@@ -201,7 +201,7 @@ def test_gpus_are_asked_for_more() -> None:
     assert search.default_target([Arm("a", kind="cuda"), Arm("b")]) == 0.1  # type: ignore[list-item]
 
 
-def test_the_report(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_report(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     outcome, _ = searched(
         monkeypatch, TWO, Asked(Budget.parse("40")), invalid=lambda arm, rate, seed, tried: rate > 4 and tried == 1
     )
@@ -211,6 +211,9 @@ def test_the_report(monkeypatch: pytest.MonkeyPatch) -> None:
     for text in ("goodput", "per device", "95 % interval", "INVALID, left out", "mixed: stopped:", "pdbench surface"):
         assert text in drawn
     assert outcome.document["sentence"][:60] in drawn.replace("\n", " ")
+    (tmp_path / "summary.json").write_text(json.dumps(outcome.document))
+    assert pdbench(["report", str(tmp_path), "--no-color"]) == 0
+    assert outcome.document["sentence"][:60] in capsys.readouterr().out.replace("\n", " ")
 
 
 # ---- bad input
