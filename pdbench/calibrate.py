@@ -20,7 +20,7 @@ from pdbench.document import SCHEMA_VERSION, manifest
 from pdbench.errors import EXIT_INTERRUPTED, EXIT_INVALID, EXIT_OK, Interrupted, UsageError
 from pdbench.live import Progress
 from pdbench.measure.validity import Reason
-from pdbench.pairs import Both, pair_faults, run_pair
+from pdbench.pairs import Both, run_pair, take_pair
 from pdbench.settings import Settings, workload_data
 from pdbench.stage import Stage
 from pdbench.stats.gate import entries
@@ -45,12 +45,18 @@ class Outcome:
 
 
 def calibrate(
-    backend: Backend, workload: Workload, settings: Settings, progress: Progress, *, pairs: int = DEFAULT_PAIRS
+    backend: Backend,
+    workload: Workload,
+    settings: Settings,
+    progress: Progress,
+    *,
+    pairs: int = DEFAULT_PAIRS,
+    redo: int = 1,
 ) -> Outcome:
     """Run A/A pairs and store what they show. Raises ``UsageError`` and ``BackendStartError``.
 
-    A pair whose measurement went wrong is left out; fewer than four good ones make the calibration INVALID, and
-    nothing is stored.
+    A pair whose measurement went wrong is run again ``redo`` times at most, then left out; fewer than four good ones
+    make the calibration INVALID, and nothing is stored.
     """
     if pairs < LEAST_PAIRS:
         what = f"{pairs} pairs do not show a spread"
@@ -60,7 +66,7 @@ def calibrate(
     twins = [replace(backend, name=f"{backend.name}-{role}") for role in ("base", "head")]
     with Stage("calibrate", twins, workload, settings, progress) as stage:
         stage.start()
-        good, bad = _take(stage, pairs, progress.event)
+        good, bad = _take(stage, pairs, redo, progress.event)
         stopped = stage.stop.requested
         if stopped and not stage.results:
             raise Interrupted("interrupted before the first run began")
@@ -75,19 +81,26 @@ def calibrate(
         return Outcome(document, stage.run_dir, path, EXIT_OK)
 
 
-def _take(stage: Stage, pairs: int, say: Callable[[str], None]) -> tuple[list[Both], list[tuple[int, list[Reason]]]]:
+def _take(
+    stage: Stage, pairs: int, redo: int, say: Callable[[str], None]
+) -> tuple[list[Both], list[tuple[int, list[Reason]]]]:
     """Good pairs, and those whose measurement went wrong with their reasons."""
     kernels = dict.fromkeys(("gemm", "copy", "transfer"), _ANY_PROBE)
     good: list[Both] = []
     bad: list[tuple[int, list[Reason]]] = []
     try:
+        number = 0
         for pair in range(pairs):
-            both = run_pair(stage, pair, pair)
-            if reasons := pair_faults(both, stage.objectives, kernels):
-                bad.append((pair, reasons))
-                say(f"pair {pair + 1}/{pairs} left out: {reasons[0].message}")
+            taken = take_pair(
+                lambda at, turn: run_pair(stage, at, turn), number, pair, stage.objectives, kernels, redo=redo
+            )
+            number = taken.next_number
+            bad += [(tried, list(why)) for tried, why in taken.set_aside]
+            if taken.reasons:
+                bad.append((taken.both[0].pair, list(taken.reasons)))
+                say(f"pair {pair + 1}/{pairs} left out: {taken.reasons[0].message}")
             else:
-                good.append(both)
+                good.append(taken.both)
                 say(f"pair {pair + 1}/{pairs} done")
     except Interrupted:
         pass

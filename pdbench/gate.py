@@ -49,13 +49,15 @@ VERDICT_FILE = "verdict.json"
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What the gate is asked. ``primary_only``: only the primary metric may fail it. ``probe_sd``: this machine's,
-    as ``--calibrate`` stored it; ``sides``: what was typed for base and head, for the document."""
+    """What the gate is asked. ``primary_only``: only the primary metric may fail it. ``redo``: how often a pair whose
+    measurement went wrong is run again. ``probe_sd``: this machine's, as ``--calibrate`` stored it. ``sides``: what was
+    typed for base and head, for the document."""
 
     primary: str = PRIMARY
     max_pairs: int = Looks().last
     primary_only: bool = False
     slo_check: bool = False
+    redo: int = 1
     probe_sd: Mapping[str, float] = field(default_factory=dict)
     sides: Mapping[str, Document] = field(default_factory=dict)
 
@@ -133,11 +135,11 @@ def decide_pairs(run: RunPair, objectives: Sequence[Objective], ask: Ask, course
     """Run pairs into ``course`` until there is a verdict. What runs them is an argument: tests need no server."""
     looks, number = ask.looks, 0
     while course.verdict is None:
-        taken = take_pair(run, number, len(course.base), objectives, ask.probe_sd)
+        taken = take_pair(run, number, len(course.base), objectives, ask.probe_sd, redo=ask.redo)
         number = taken.next_number
-        if taken.set_aside is not None:
-            course.set_aside.append(taken.set_aside)
-            say(f"pair run again: {taken.set_aside[1][0].message}")
+        for tried in taken.set_aside:
+            course.set_aside.append(tried)
+            say(f"pair run again: {tried[1][0].message}")
         course.base.append(taken.both[0])
         course.head.append(taken.both[1])
         done = len(course.base)

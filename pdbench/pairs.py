@@ -3,8 +3,8 @@
     both = run_pair(stage, number=0, turn=0)      # (evidence of the base, evidence of the head)
 
 ``gate`` and ``calibrate`` run the same pairs; what they conclude differs. Before each run the devices are probed; a
-pair in which the machine, the client or a clock moved too far is run again, once, under a number of its own, so
-that every run stays on disk and none is counted twice.
+pair in which the machine, the client or a clock moved too far is run again, by default once, under a number of its
+own, so that every run stays on disk and none is counted twice.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _HARD_KEYS = (
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A pair that was run. ``set_aside``: the try before it, and why it does not count."""
+    """A pair that was run. ``set_aside``: the tries before it, by number, and why they do not count."""
 
     both: Both
     reasons: tuple[Reason, ...]
-    set_aside: tuple[int, tuple[Reason, ...]] | None = None
+    set_aside: tuple[tuple[int, tuple[Reason, ...]], ...] = ()
 
     @property
     def next_number(self) -> int:
@@ -77,15 +77,23 @@ def run_pair(stage: Stage, number: int, turn: int) -> Both:
 
 
 def take_pair(
-    run: RunPair, number: int, turn: int, objectives: Sequence[Objective], probe_sd: Mapping[str, float]
+    run: RunPair,
+    number: int,
+    turn: int,
+    objectives: Sequence[Objective],
+    probe_sd: Mapping[str, float],
+    *,
+    redo: int = 1,
 ) -> Taken:
-    """Run a pair, and once more if the measurement went wrong. An interruption is not tried again."""
-    both = run(number, turn)
-    reasons = tuple(pair_faults(both, objectives, probe_sd))
-    if not reasons or any(one.interrupted for one in both):
-        return Taken(both, reasons)
-    again = run(number + 1, turn)
-    return Taken(again, tuple(pair_faults(again, objectives, probe_sd)), (number, reasons))
+    """Run a pair, and at most ``redo`` times more while the measurement goes wrong. An interruption is not tried
+    again."""
+    set_aside: list[tuple[int, tuple[Reason, ...]]] = []
+    while True:
+        both = run(number + len(set_aside), turn)
+        reasons = tuple(pair_faults(both, objectives, probe_sd))
+        if not reasons or len(set_aside) >= redo or any(one.interrupted for one in both):
+            return Taken(both, reasons, tuple(set_aside))
+        set_aside.append((both[0].pair, reasons))
 
 
 def pair_faults(both: Both, objectives: Sequence[Objective], probe_sd: Mapping[str, float]) -> list[Reason]:

@@ -29,6 +29,10 @@ _SIDE = "BACKEND|FILE|URL|REF"
 @click.option("--primary", metavar="METRIC", help="The metric that decides (default: joint_attainment).")
 @click.option("--primary-only", is_flag=True, help="No other metric may fail the gate.")
 @click.option("--max-pairs", type=int, metavar="N", help="Pairs at most (default: 16; with --calibrate: 10).")
+@click.option(
+    "--redo", type=click.IntRange(0, 10), default=1, show_default=True, envvar="PDBENCH_REDO",
+    help="How often a pair whose measurement went wrong is run again.",
+)  # fmt: skip
 @click.option("--slo-check", is_flag=True, help="Also ask whether the head keeps the SLO.")
 @click.option("--junit", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="JUnit XML for a CI.")
 @click.option("--markdown", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="A job summary.")
@@ -95,6 +99,7 @@ def _gate(base: str, head: str, workload: Workload, values: dict[str, Any]) -> i
             max_pairs=settings.pairs,
             primary_only=values["primary_only"],
             slo_check=values["slo_check"],
+            redo=values["redo"],
             probe_sd=known["probe_sd"] if known else {},
             sides={side.role: side.document() for side in sides},
         )
@@ -169,7 +174,7 @@ def _calibrate(base: str, head: str | None, workload: Workload, values: dict[str
         progress = make_progress_of(values)
         try:
             settings = settings_of({**values, "fail_on": ()}, pairs=pairs)
-            outcome = calibrate(backend, workload, settings, progress, pairs=pairs)
+            outcome = calibrate(backend, workload, settings, progress, pairs=pairs, redo=values["redo"])
         finally:
             progress.close()
     if values["as_json"]:

@@ -67,7 +67,8 @@ def print_calibration(document: Document, console: Console) -> None:
         unit = "pt" if found["scale"] == "difference" else "%"
         seen = [f"{100 * found['mde'][k]:.1f} {unit}" for k in pairs]
         table.add_row(name, f"{100 * found['pair_sd']:.1f} {unit}", *seen)
-    console.print(table)
+    if metrics:
+        console.print(table)
     if document["probe_sd"]:
         moved = ", ".join(f"{kernel} {100 * sd:.1f} %" for kernel, sd in document["probe_sd"].items())
         console.print(f"the devices move inside a pair by: {moved} (SD)")

@@ -96,6 +96,19 @@ def test_a_machine_that_keeps_moving_is_invalid_at_once() -> None:
     assert calm.verdict.status == "PASS", "on a machine known to move by 10 % this is no fault"
 
 
+@pytest.mark.parametrize(
+    ("redo", "status", "tried"), [(0, "INVALID", [0]), (1, "INVALID", [0, 1]), (2, "PASS", [0, 1, 2])]
+)
+def test_how_often_it_is_run_again(redo: int, status: str, tried: list[int]) -> None:
+    run = replay("same")
+    course = course_of(probed(run, {0: 1.2, 1: 0.8}), max_pairs=6, redo=redo)
+    assert course.verdict is not None
+    assert course.verdict.status == status
+    assert [number for number, turn in run.calls if turn == 0] == tried
+    assert [number for number, _ in course.set_aside] == tried[:-1]
+    assert course.pairs[0] == tried[-1]
+
+
 def spoiled(change: Callable[[RunEvidence], RunEvidence], side: int = 1) -> Callable[[int, int], Both]:
     def pair(number: int, turn: int) -> Both:
         both = list(replay("same")(number, turn))
