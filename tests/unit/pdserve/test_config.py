@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pdserve.config import ConfigError, WorkerConfig, parse
-from pdserve.devices import resolve
+from pdserve.devices import Core, physical_cores, resolve
 from pdserve.resolve import describe
 
 MIXED: dict[str, Any] = {"name": "m", "workers": [{"role": "mixed", "device": "cpu:0"}]}
@@ -70,28 +72,41 @@ def workers(*devices: int | str) -> list[WorkerConfig]:
 @pytest.mark.parametrize(
     ("devices", "cores", "sets", "shared"),
     [
-        ((0, 1), [0, 1], [(0,), (1,)], False),
-        ((0, 1), [0, 1, 2, 3], [(0, 1), (2, 3)], False),
-        ((0, 1, 2), [0, 1, 2, 3], [(0,), (1,), (2, 3)], False),
-        ((0, 1), [5], [(5,), (5,)], True),
-        ((0, 0), [0, 1], [(0, 1), (0, 1)], True),
-        (("cpu:1", "cpu:0"), [0, 1], [(1,), (0,)], False),
+        ((0, 1), [(0,), (1,)], [(0,), (1,)], False),
+        ((0, 1), [(0,), (1,), (2,), (3,)], [(0, 1), (2, 3)], False),
+        ((0, 1, 2), [(0,), (1,), (2,), (3,)], [(0,), (1,), (2,)], False),
+        ((0, 1), [(5,)], [(5,), (5,)], True),
+        ((0, 0), [(0,), (1,)], [(0, 1), (0, 1)], True),
+        (("cpu:1", "cpu:0"), [(0,), (1,)], [(1,), (0,)], False),
+        ((0, 1), [(0, 4), (1, 5), (2, 6), (3, 7)], [(0, 1), (2, 3)], False),  # siblings i and i + n
+        ((0, 1), [(0, 1), (2, 3)], [(0,), (2,)], False),  # siblings next to each other
+        ((0, 1), [(0, 1)], [(0,), (1,)], True),  # two hardware threads of one core are not two devices
+        ((0, 1, 2), [(0, 2), (1, 3)], [(0,), (1,), (2,)], True),
     ],
 )
-def test_core_sets_split_the_machine_evenly(
-    devices: tuple[int | str, ...], cores: list[int], sets: list[tuple[int, ...]], shared: bool
+def test_core_sets_are_equal_and_share_no_physical_core_unless_they_say_so(
+    devices: tuple[int | str, ...], cores: list[Core], sets: list[tuple[int, ...]], shared: bool
 ) -> None:
     found = resolve(workers(*devices), cores=cores, cuda=0)
     assert [d.cores for d in found] == sets
     assert all(d.shared == shared for d in found)
 
 
+def test_cpus_are_grouped_by_physical_core(tmp_path: Path) -> None:
+    for cpu in range(4):
+        (tmp_path / f"cpu{cpu}").write_text(f"{cpu % 2},{cpu % 2 + 2}\n")
+    topology = str(tmp_path / "cpu{}")
+    assert physical_cores([0, 1, 2, 3], topology) == [(0, 2), (1, 3)]
+    assert physical_cores([1, 2, 9], topology) == [(1,), (2,), (9,)], "not ours, or the kernel does not say"
+    assert sorted(cpu for core in physical_cores() for cpu in core) == sorted(os.sched_getaffinity(0))
+
+
 def test_numbers_mean_gpus_where_there_are_some() -> None:
-    assert [d.name for d in resolve(workers(0, 1), cores=[0, 1], cuda=2)] == ["cuda:0", "cuda:1"]
+    assert [d.name for d in resolve(workers(0, 1), cores=[(0,), (1,)], cuda=2)] == ["cuda:0", "cuda:1"]
     with pytest.raises(ConfigError, match="no cuda:1"):
-        resolve(workers(0, 1), cores=[0, 1], cuda=1)
+        resolve(workers(0, 1), cores=[(0,), (1,)], cuda=1)
     with pytest.raises(ConfigError, match="unknown device 'gpu0'"):
-        resolve(workers("gpu0"), cores=[0], cuda=0)
+        resolve(workers("gpu0"), cores=[(0,)], cuda=0)
 
 
 def test_a_tuning_note_is_taken_and_changes_nothing() -> None:
