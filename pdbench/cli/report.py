@@ -27,11 +27,12 @@ def command(runs: tuple[str, ...], format_: str, as_json: bool, no_color: bool) 
         return
     from rich.console import Console
 
+    from pdbench.report.gate import print_calibration, print_gate
     from pdbench.report.search import print_search
     from pdbench.report.text import print_document
     from pdbench.report.tune import print_tune
 
-    printers = {"search": print_search, "tune": print_tune}
+    printers = {"search": print_search, "tune": print_tune, "gate": print_gate, "calibration": print_calibration}
     console = Console(no_color=not wants_color(no_color), highlight=False)
     for document in documents:
         printers.get(document.get("kind", ""), print_document)(document, console)

@@ -102,8 +102,8 @@ def test_every_exit_code(
     xmlschema.XMLSchema10(str(XSD)).validate(str(tmp_path / "j.xml"))
     assert f"pdbench gate: {status}" in (tmp_path / "m.md").read_text()
     assert (tmp_path / "step.md").read_text() == (tmp_path / "m.md").read_text()
-    assert typed([*args, *out, "--primary", "ttft_p90", "-q"]) == code
-    assert status in capsys.readouterr().out
+    assert typed(["report", str(folder)]) == 0
+    assert f"{status}: " in capsys.readouterr().out, "the verdict again, in words"
 
 
 @pytest.mark.parametrize(
@@ -170,6 +170,8 @@ def test_calibrate(
     assert document["metrics"]["ttft_p90"]["mde"]["6"] > 0
     (path,) = (tmp_path / "out" / "calibration").glob("*.json")
     assert (path.stem, json.loads(path.read_text())) == (document["key"], document)
+    assert typed(["report", str(tmp_path / "out" / document["run"])]) == 0
+    assert "pair SD" in capsys.readouterr().out
 
     assert typed(versus) == 0
     assert json.loads(capsys.readouterr().out)["probe_sd"] == document["probe_sd"]
