@@ -79,7 +79,7 @@ def main() -> int:
 
 def _connect(job: Job) -> zmq.Socket[bytes]:
     """The socket to the router. Made after the process is pinned, so that ZeroMQ's thread stays on this device's cores:
-    left free it would take time from the other device's, and when tried no event came sooner for it."""
+    left free it would take time from the other device's; no gain beyond this machine's noise was seen from that."""
     socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
     socket.setsockopt(zmq.IDENTITY, str(job.index).encode())
     socket.setsockopt(zmq.LINGER, 500)
