@@ -17,17 +17,16 @@ import torch
 
 from pdserve.model.kv import KVSlab
 from pdserve.transfer.base import Outbox, Places, StaleTransfer, Ticket
-from pdserve.transfer.memory import SharedMemory
+from pdserve.transfer.memory import SharedMemory, StagingOwner
 from pdserve.transfer.shm import copy_complete, place_bytes, side_stream
 
 
-class CudaSender:
+class CudaSender(StagingOwner):
     """Owns ``staging`` places on its own GPU."""
 
     def __init__(self, kv: KVSlab, staging: int) -> None:
         self._kv = kv
-        self._places = Places(staging)
-        self._memory = SharedMemory.create("pdserve-kv-generations", 8 * staging)
+        super().__init__(Places(staging), SharedMemory.create("pdserve-kv-generations", 8 * staging))
         self._generations = torch.frombuffer(self._memory.map, dtype=torch.int64)
         self._area = torch.empty(staging, place_bytes(kv), dtype=torch.uint8, device=kv.device)
         self._stream = side_stream(kv.device)
@@ -47,16 +46,6 @@ class CudaSender:
         target = self._area[place, :nbytes].view(source.dtype).view(source.shape)
         copy_complete(target, source, self._kv.device, self._stream)
         return Ticket(place, generation, nbytes)
-
-    def release(self, place: int, generation: int) -> None:
-        self._places.give_back(place, generation)
-
-    @property
-    def staged(self) -> int:
-        return self._places.used
-
-    def close(self) -> None:
-        self._memory.close()
 
 
 class CudaReceiver:

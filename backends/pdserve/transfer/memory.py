@@ -10,7 +10,7 @@ import ctypes
 import mmap
 import os
 
-from pdserve.transfer.base import Outbox
+from pdserve.transfer.base import Outbox, Places
 
 
 class SharedMemory:
@@ -44,3 +44,21 @@ class SharedMemory:
     def close(self) -> None:
         """Closes the descriptor; the mapping goes with the tensors that look at it."""
         os.close(self.fd)
+
+
+class StagingOwner:
+    """What every sender shares: its places, and the memory their generations lie in."""
+
+    def __init__(self, places: Places, memory: SharedMemory) -> None:
+        self._places = places
+        self._memory = memory
+
+    def release(self, place: int, generation: int) -> None:
+        self._places.give_back(place, generation)
+
+    @property
+    def staged(self) -> int:
+        return self._places.used
+
+    def close(self) -> None:
+        self._memory.close()

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pdserve.model.kv import KVSlab
 from pdserve.transfer.base import Outbox, Places, StaleTransfer, Ticket
-from pdserve.transfer.memory import SharedMemory
+from pdserve.transfer.memory import SharedMemory, StagingOwner
 
 _LINE_BYTES = 64  # a cache line: places are aligned to it, and the counter has one of its own
 
@@ -64,13 +64,12 @@ def _stride(kv: KVSlab) -> int:
     return _LINE_BYTES + -(-place_bytes(kv) // _LINE_BYTES) * _LINE_BYTES
 
 
-class ShmSender:
+class ShmSender(StagingOwner):
     """Owns ``staging`` places of the size of one slot."""
 
     def __init__(self, kv: KVSlab, staging: int) -> None:
         self._kv = kv
-        self._places = Places(staging)
-        self._memory = SharedMemory.create("pdserve-kv", staging * _stride(kv))
+        super().__init__(Places(staging), SharedMemory.create("pdserve-kv", staging * _stride(kv)))
         self._area = _Area(self._memory, kv)
         self._stream = side_stream(kv.device)
 
@@ -87,16 +86,6 @@ class ShmSender:
         target = self._area.place(place, source)
         copy_complete(target, source, self._kv.device, self._stream)
         return Ticket(place, generation, target.numel() * target.element_size())
-
-    def release(self, place: int, generation: int) -> None:
-        self._places.give_back(place, generation)
-
-    @property
-    def staged(self) -> int:
-        return self._places.used
-
-    def close(self) -> None:
-        self._memory.close()
 
 
 class ShmReceiver:
