@@ -19,10 +19,16 @@ from pdbench.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.console import Console
+
     from pdbench.compare import Outcome
     from pdbench.settings import Settings
     from pdbench.target.backend import Backend
     from pdbench.workload.spec import Workload
+
+    Printer = Callable[[dict[str, Any], Console], None]
 
 
 MOST_PAIRS = 16
@@ -152,8 +158,9 @@ def make_progress_of(values: dict[str, Any]) -> Any:
     return make_progress(quiet=values["quiet"], color=wants_color(values["no_color"]))
 
 
-def show(outcome: Outcome, values: dict[str, Any]) -> int:
-    """The document on stdout, as JSON or as a table; where it lies, on stderr."""
+def show(outcome: Outcome, values: dict[str, Any], printer: Printer | None = None) -> int:
+    """The document on stdout, as JSON or as a table (``printer``: another than a comparison's); where it lies, on
+    stderr."""
     if values["as_json"]:
         print_json(outcome.document)
     else:
@@ -161,6 +168,7 @@ def show(outcome: Outcome, values: dict[str, Any]) -> int:
 
         from pdbench.report.text import print_document
 
-        print_document(outcome.document, Console(no_color=not wants_color(values["no_color"]), highlight=False))
+        console = Console(no_color=not wants_color(values["no_color"]), highlight=False)
+        (printer or print_document)(outcome.document, console)
     note(f"results: {outcome.run_dir}")
     return outcome.exit_code

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from pdbench.cli.compare import config_of, make_progress_of, settings_of
-from pdbench.cli.echo import note, print_json, print_yaml, wants_color
+from pdbench.cli.compare import config_of, make_progress_of, settings_of, show
+from pdbench.cli.echo import print_yaml
 from pdbench.cli.options import Command, output_options, overrides_of, run_options, workload_options
 
 
@@ -66,13 +66,6 @@ def command(
         outcome = search(arms, workload, asked, settings, progress, base=base, unfair_ok=unfair_ok)
     finally:
         progress.close()
-    if values["as_json"]:
-        print_json(outcome.document)
-    else:
-        from rich.console import Console
+    from pdbench.report.search import print_search
 
-        from pdbench.report.search import print_search
-
-        print_search(outcome.document, Console(no_color=not wants_color(values["no_color"]), highlight=False))
-    note(f"results: {outcome.run_dir}")
-    return outcome.exit_code
+    return show(outcome, values, print_search)

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pdbench.cli.compare import make_progress_of, settings_of
-from pdbench.cli.echo import note, print_json, wants_color
+from pdbench.cli.compare import make_progress_of, settings_of, show
 from pdbench.cli.options import Command, overrides_of, run_options, workload_options
 
 if TYPE_CHECKING:
@@ -54,16 +53,9 @@ def command(backend: str, **values: Any) -> int:
         outcome = tune(found, workload, sweep_of(values), settings, progress, output=output)
     finally:
         progress.close()
-    if values["as_json"]:
-        print_json(outcome.document)
-    else:
-        from rich.console import Console
+    from pdbench.report.tune import print_tune
 
-        from pdbench.report.tune import print_tune
-
-        print_tune(outcome.document, Console(no_color=not wants_color(values["no_color"]), highlight=False))
-    note(f"results: {outcome.run_dir}")
-    return outcome.exit_code
+    return show(outcome, values, print_tune)
 
 
 def _own_seed() -> None:
