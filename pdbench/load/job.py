@@ -69,7 +69,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     ``index`` are the plan's own indexes (they seed the prompts), parallel to the other lists.
     ``request_timeout_s`` counts from a request's scheduled instant; ``drain_timeout_s`` from the last
     scheduled arrival. ``max_concurrency`` bounds the requests in flight; a request that waits for a slot
-    is late, and its latency says so. Raises ValueError for a plan that does not fit together.
+    is late, and its latency says so. ``concurrency`` makes a closed loop instead: (from this offset in ns, keep
+    so many streams open), in order; a request is due when a stream is free. ``segments``: for each request the
+    pieces (id, tokens) at its prompt's start that it shares with whoever names the same id; ``texts``: for each
+    request a prompt as it is to be sent. Raises ValueError for a plan that does not fit together.
     """
 
     base_url: str
@@ -90,6 +93,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     drain_timeout_s: float = 60.0
     request_timeout_s: float = 120.0
     max_concurrency: int | None = None
+    concurrency: list[tuple[int, int]] = []
+    segments: list[list[tuple[int, int]]] = []
+    texts: list[str] = []
     journal: str
     run_id: str
 
@@ -97,9 +103,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         n = len(self.index)
         if n == 0:
             raise ValueError("the plan is empty: no request to send")
-        for name in ("scheduled_ns", "prompt_tokens", "output_tokens", "warmup"):
-            if len(getattr(self, name)) != n:
-                raise ValueError(f"{name} has {len(getattr(self, name))} entries, index has {n}")
+        self._check_lengths(n)
         if self.scheduled_ns[0] < 0 or any(b < a for a, b in pairwise(self.scheduled_ns)):
             raise ValueError("scheduled_ns must not decrease and must start at 0 or later")
         if min(self.prompt_tokens) < 1 or min(self.output_tokens) < 1:
@@ -120,6 +124,13 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
                 where="--clock kernel",
                 remedy="use --clock auto, or reach the server over http",
             )
+
+    def _check_lengths(self, n: int) -> None:
+        """Every list is parallel to ``index``; the optional ones may be empty."""
+        for name in ("scheduled_ns", "prompt_tokens", "output_tokens", "warmup", "segments", "texts"):
+            have = len(getattr(self, name))
+            if have != n and (have or name not in ("segments", "texts")):
+                raise ValueError(f"{name} has {have} entries, index has {n}")
 
     def __len__(self) -> int:
         return len(self.index)
