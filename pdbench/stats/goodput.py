@@ -5,7 +5,8 @@ regression finds the closest falling curve through all runs (Barlow et al., Stat
 Restrictions, 1972); the crossing is read off between two rates. Its interval comes from a bootstrap over
 seeds: a seed's plan, stretched to each rate, makes its runs rise and fall together, so a seed is drawn with
 all its runs. With few seeds percentiles of a bootstrap are far too narrow; Student's t on its standard error
-is not (Hesterberg, The American Statistician 69, 2015, 371-386).
+is not (Hesterberg, The American Statistician 69, 2015, 371-386). Seeds whose runs happen to agree would give an
+interval of no width; as in the gate, no spread below one request in a run is believed.
 
     fit_goodput([RateRun(2.0, 0.99, seed=0), RateRun(3.0, 0.71, seed=0), ...]).text     # "2.31 (2.17 to 2.44)"
 """
@@ -128,9 +129,9 @@ def fit_goodput(
     low = high = lower = None
     if len(table.seeds) >= LEAST_SEEDS:
         drawn = table.bootstrap(draws, seed, share)
-        low, high = table.interval(drawn, rate, level)
+        low, high = table.interval(drawn, rate, level, share)
         # One-sided at the level is the low end of a two-sided interval at 2 * level - 1.
-        lower = table.interval(drawn, rate, 2 * level - 1)[0]
+        lower = table.interval(drawn, rate, 2 * level - 1, share)[0]
     return Goodput(where, rate, low, high, lower, share, level, len(runs), len(table.seeds), certify)
 
 
@@ -158,8 +159,9 @@ def goodput_ratio(
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = scale * drawn_head / drawn_base
     # Both unresolved in a draw: it may be anything, so it counts against both ends.
-    low = _t_interval(np.where(np.isnan(ratios), 0.0, ratios), ratio, level, len(common))[0]
-    high = _t_interval(np.where(np.isnan(ratios), math.inf, ratios), ratio, level, len(common))[1]
+    floor = max(table.least_error(share) for table in tables)
+    low = _t_interval(np.where(np.isnan(ratios), 0.0, ratios), ratio, level, len(common), floor)[0]
+    high = _t_interval(np.where(np.isnan(ratios), math.inf, ratios), ratio, level, len(common), floor)[1]
     return GoodputRatio(ratio, low, high, level, len(common))
 
 
@@ -192,23 +194,34 @@ class _Table:
             met[at] += run.requests * run.attainment
         return cls(np.array(rates), seeds, offered, met)
 
-    def crossing(self, counts: Floats, share: float) -> float:
-        """Where the curve falls through ``share`` with seed i counted ``counts[i]`` times; inf above every
-        rate, 0 below."""
+    def curve(self, counts: Floats) -> tuple[Floats, Floats]:
+        """Rates and the falling curve through them, with seed i counted ``counts[i]`` times."""
         alone = (self.offered > 0).sum(axis=0) == 1
         weights = np.where(alone, self.offered.sum(axis=0), counts @ self.offered)
         seen = weights > 0
         met = np.where(alone, self.met.sum(axis=0), counts @ self.met)[seen]
-        weights, rates = weights[seen], self.rates[seen]
-        fit = falling_fit(met / weights, weights)
-        under = np.flatnonzero(fit < share - 1e-12)
-        if not len(under):
-            return math.inf
-        j = int(under[0])
-        if j == 0:
-            return 0.0
+        return self.rates[seen], falling_fit(met / weights[seen], weights[seen])
+
+    def crossing(self, counts: Floats, share: float) -> float:
+        """Where that curve falls through ``share``; inf above every rate, 0 below."""
+        rates, fit = self.curve(counts)
+        j = _first_under(fit, share)
+        if j in (None, 0):
+            return math.inf if j is None else 0.0
         part = (fit[j - 1] - share) / (fit[j - 1] - fit[j])
         return float(rates[j - 1] + max(part, 0.0) * (rates[j] - rates[j - 1]))
+
+    def least_error(self, share: float) -> float:
+        """Standard error of ln(crossing) if each seed's share were off by one request of a run around it."""
+        ones = np.ones(len(self.seeds))
+        rates, fit = self.curve(ones)
+        j = _first_under(fit, share)
+        if j in (None, 0):
+            return 0.0
+        around = self.offered[:, np.isin(self.rates, rates[j - 1 : j + 1])]
+        one_request = 1 / float(around[around > 0].mean())
+        per_share = (rates[j] - rates[j - 1]) / (fit[j - 1] - fit[j]) / self.crossing(ones, share)
+        return one_request * float(per_share) / math.sqrt(len(self.seeds))
 
     def bootstrap(self, draws: int, seed: int, share: float) -> Floats:
         """Crossings of ``draws`` resamples of the seeds."""
@@ -216,9 +229,9 @@ class _Table:
         counts = rng.multinomial(k, np.full(k, 1 / k), size=draws).astype(np.float64)
         return np.array([self.crossing(row, share) for row in counts])
 
-    def interval(self, drawn: Floats, rate: float, level: float) -> tuple[float | None, float | None]:
+    def interval(self, drawn: Floats, rate: float, level: float, share: float) -> tuple[float | None, float | None]:
         """Ends beyond the rates tested are ``None``: nothing was seen there."""
-        low, high = _t_interval(drawn, rate, level, len(self.seeds))
+        low, high = _t_interval(drawn, rate, level, len(self.seeds), self.least_error(share))
         low = None if low is None or low < self.rates[0] else low
         return low, None if high is None or high > self.rates[-1] else high
 
@@ -228,15 +241,23 @@ def same_rate(rate: float) -> float:
     return float(f"{rate:.6g}")
 
 
-def _t_interval(drawn: Floats, centre: float, level: float, units: int) -> tuple[float | None, float | None]:
-    """``centre * exp(± t * SE)``, SE the standard deviation of the draws' logarithms, corrected for ``units``.
-    An end is ``None`` where more draws than its tail lie beyond what was tested."""
+def _first_under(fit: Floats, share: float) -> int | None:
+    """Place of the first rate at which the curve lies under ``share``."""
+    under = np.flatnonzero(fit < share - 1e-12)
+    return int(under[0]) if len(under) else None
+
+
+def _t_interval(
+    drawn: Floats, centre: float, level: float, units: int, floor: float
+) -> tuple[float | None, float | None]:
+    """``centre * exp(± t * SE)``, SE the standard deviation of the draws' logarithms, corrected for ``units``,
+    and at least ``floor``. An end is ``None`` where more draws than its tail lie beyond what was tested."""
     known = drawn[(drawn > 0) & np.isfinite(drawn)]
     tail = (1 - level) / 2
     if len(known) < 2:
         return None, None
     error = float(np.std(np.log(known), ddof=1)) * math.sqrt(units / (units - 1))
-    half = float(stats.t.ppf(1 - tail, units - 1)) * error
+    half = float(stats.t.ppf(1 - tail, units - 1)) * max(error, floor)
     low = centre * math.exp(-half) if np.mean(drawn == 0) <= tail else None
     high = centre * math.exp(half) if np.mean(np.isposinf(drawn)) <= tail else None
     return low, high

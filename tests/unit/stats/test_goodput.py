@@ -100,6 +100,19 @@ def test_interval_narrows_with_seeds_and_lower_bound_is_certified() -> None:
     assert fit_goodput(runs_of(law(3.0, 0.05), rates, 16)) == many
 
 
+def test_seeds_that_agree_are_believed_to_one_request_in_a_run() -> None:
+    """By hand: crossing 2.5, slope 0.2 a req/s, one request of 50 moves it by 0.1; t(2) = 4.303 over sqrt(3)."""
+    runs = [RateRun(rate, share, seed, 50) for seed in range(3) for rate, share in ((2.0, 1.0), (3.0, 0.8))]
+    found = fit_goodput(runs)
+    assert found.rate == pytest.approx(2.5)
+    assert found.high == pytest.approx(2.5 * math.exp(4.3027 * 0.1 / 2.5 / math.sqrt(3)), rel=1e-4)
+    finer = fit_goodput([RateRun(run.rate, run.attainment, run.seed, 500) for run in runs])
+    assert found.half_width is not None
+    assert finer.half_width == pytest.approx(found.half_width / 10, rel=0.01)
+    assert (ratio := goodput_ratio(runs, runs)).ratio == 1
+    assert ratio.high == pytest.approx(found.high / 2.5)
+
+
 def test_intervals_cover_the_crossing() -> None:
     rates = [3.0 * 1.145**k for k in range(-5, 6)]
     held = 0
