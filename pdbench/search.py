@@ -42,8 +42,9 @@ from pdbench.target.arm import Arm
 from pdbench.target.arms import base_of
 from pdbench.target.backend import Backend
 from pdbench.units import NS_PER_S, parse_duration_ns
+from pdbench.workload.overrides import with_overrides
 from pdbench.workload.plan import Plan, make_plan
-from pdbench.workload.spec import Workload, with_overrides
+from pdbench.workload.spec import Workload
 
 Document = dict[str, Any]
 Clock = Callable[[], float]

@@ -16,7 +16,8 @@ from pdbench import resources
 from pdbench.errors import UsageError
 from pdbench.measure.slo import parse_goodput, parse_objective
 from pdbench.units import NS_PER_S, parse_duration_ns
-from pdbench.workload.spec import Workload, with_overrides
+from pdbench.workload.overrides import with_overrides
+from pdbench.workload.spec import Workload
 from pdbench.yamlfile import convert, read
 
 Clock = Literal["auto", "kernel", "user"]

@@ -7,7 +7,8 @@ import msgspec
 import pytest
 
 from pdbench.errors import UsageError
-from pdbench.workload.spec import Workload, with_overrides
+from pdbench.workload.overrides import with_overrides
+from pdbench.workload.spec import Workload
 from tests.unit.workload.helpers import workload
 
 NAN, INF = float("nan"), float("inf")
