@@ -163,6 +163,7 @@ def manifest(document: Document, plans: Sequence[Plan], settings: Settings, nonc
             "unfair_ok": settings.unfair_ok,
             "budget": settings.budget.text if settings.budget else None,
             "saturate": settings.saturate,
+            **({"workers": settings.fleet.document()} if settings.fleet else {}),
         },
         **({"declared": document["declared"]} if "declared" in document else {}),
         "fingerprint": document["fingerprint"],

@@ -42,6 +42,10 @@ class BackendStartError(PdbenchError):
     exit_code = EXIT_USAGE
 
 
+class WorkersMissingError(BackendStartError):
+    """Fewer load workers than a run needs: nothing was started, or what was measured before is kept."""
+
+
 class Interrupted(PdbenchError):  # noqa: N818 - it is a wish, not a fault
     """A stop was asked for (SIGINT, SIGTERM): what was measured is written and marked INVALID."""
 

@@ -58,7 +58,7 @@ def evidence(result: RunResult, plan: Plan, devices: int) -> RunEvidence:
         scheduled=int((~plan.warmup).sum()),
         plan_hash=plan.hash,
         clock=result.clock,
-        workers_lost=int(result.status == "engine_died"),
+        workers_lost=result.lost,
         interrupted=result.status == "interrupted",
         receive_lag_p99_ns=result.receive_lag_p99_ns,
         devices=devices,

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from pdbench.load.job import Job
-    from pdbench.load.steer import LoadOutcome
+    from pdbench.load.outcome import Crew, LoadOutcome, WorkerFacts
 
 _SETTLE_S = 2.0
 """How long a server may take to book the last request after its client saw the end of it."""
@@ -37,7 +37,8 @@ _SETTLE_S = 2.0
 @dataclass(frozen=True, slots=True)
 class RunResult:
     """Everything one run left. ``scheduled``: measured requests of its plan. ``probe``: seconds by kernel of the
-    calibration probe, taken before the run; empty for a server that is not ours."""
+    calibration probe, taken before the run; empty for a server that is not ours. ``workers``, ``workers_lost``: the
+    load workers that shared it, and the names of those that did not come to its end."""
 
     arm: str
     pair: int
@@ -50,11 +51,18 @@ class RunResult:
     server: ServerSide
     server_died: bool
     probe: Mapping[str, float] = field(default_factory=dict)
+    workers: tuple[WorkerFacts, ...] = ()
+    workers_lost: tuple[str, ...] = ()
+
+    @property
+    def lost(self) -> int | list[str]:
+        """Names of the workers that were lost; without workers, 1 if the engine died."""
+        return list(self.workers_lost) or int(self.status == "engine_died")
 
 
 @dataclass(frozen=True, slots=True)
 class RunContext:
-    """What is the same for all runs of a call."""
+    """What is the same for all runs of a call. ``crew``: who carries the load; None: one engine beside us."""
 
     workload: Workload
     settings: Settings
@@ -62,6 +70,7 @@ class RunContext:
     journals: Path
     progress: Progress
     should_stop: Callable[[], bool]
+    crew: Crew | None = None
 
 
 def run_plan(arm: Arm, plan: Plan, pair: int, ctx: RunContext) -> RunResult:
@@ -72,7 +81,7 @@ def run_plan(arm: Arm, plan: Plan, pair: int, ctx: RunContext) -> RunResult:
     arm.clear()
     job = make_job(arm, plan, pair, ctx)
     live = Live(ctx.progress, arm.name, pair, ctx.settings.pairs, len(plan))
-    outcome = run_load(job, on_delta=live, should_stop=ctx.should_stop)
+    outcome = run_load(job, on_delta=live, should_stop=ctx.should_stop, fleet=ctx.crew)
     if outcome.status == "engine_died":
         ctx.progress.event(f"the load engine ended early: {outcome.reason}\n{_indented(outcome.stderr)}")
     requests, tokens = to_frames(outcome.records, arm.name, pair)
@@ -95,6 +104,8 @@ def run_plan(arm: Arm, plan: Plan, pair: int, ctx: RunContext) -> RunResult:
         server=server,
         server_died=died,
         probe=probe,
+        workers=tuple(outcome.workers),
+        workers_lost=tuple(outcome.workers_lost),
     )
 
 

@@ -14,6 +14,7 @@ import msgspec
 
 from pdbench import resources
 from pdbench.errors import UsageError
+from pdbench.fleetspec import FleetSpec
 from pdbench.measure.slo import parse_goodput, parse_objective
 from pdbench.units import NS_PER_S, parse_duration_ns
 from pdbench.workload.overrides import with_overrides
@@ -57,6 +58,7 @@ class Settings:
     ``primary``: the metric that decides, declared before the run. ``budget``: set where the number of pairs is
     not fixed but found by planned looks (``--pairs auto``); ``pairs`` is then the most there can be.
     ``saturate_concurrency``: open streams of the closed-loop run; None: what the arms' batches hold.
+    ``fleet``: the load workers that share each run; None: one engine beside this process.
     """
 
     out_dir: Path = Path("results")
@@ -73,6 +75,7 @@ class Settings:
     budget: Budget | None = None
     saturate: bool = False
     saturate_concurrency: int | None = None
+    fleet: FleetSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)

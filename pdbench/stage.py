@@ -20,7 +20,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import psutil
 
@@ -37,6 +37,9 @@ from pdbench.target.fingerprint import git_sha, machine
 from pdbench.workload.plan import Plan, make_plan
 from pdbench.workload.spec import Workload
 
+if TYPE_CHECKING:
+    from pdbench.load.outcome import Crew
+
 _MEMORY_SHARE = 0.8
 """Of the memory that is available now: the client and the file cache need some too."""
 
@@ -45,9 +48,18 @@ class Stage:
     """The arms of one call and its run directory. ``results`` holds every run so far, in order."""
 
     def __init__(
-        self, kind: str, backends: Sequence[Backend], workload: Workload, settings: Settings, progress: Progress
+        self,
+        kind: str,
+        backends: Sequence[Backend],
+        workload: Workload,
+        settings: Settings,
+        progress: Progress,
+        crew: Crew | None = None,
     ) -> None:
-        """Checks all input: raises ``UsageError`` before anything is started or written."""
+        """Checks all input: raises ``UsageError`` before anything is started or written.
+
+        ``crew``: carries the load of every run; by default what ``settings.fleet`` asks for, else one engine.
+        """
         self.kind = kind
         self.workload = workload
         self.settings = settings
@@ -65,6 +77,7 @@ class Stage:
         self.results: list[RunResult] = []
         self.resident = fits_in_memory(self.arms)
         self.stop = StopFlag()
+        self._crew = crew
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -85,9 +98,20 @@ class Stage:
         Raises ``BackendStartError`` and ``UsageError``; the run directory stays only if it holds logs.
         """
         with self._logs_named():
+            self._gather()
             self._start()
             lengths = [arm.facts.max_model_len for arm in self.arms if arm.facts and arm.facts.max_model_len]
             self._limit = min(lengths) if lengths else None
+
+    def _gather(self) -> None:
+        """The load workers first: they cost seconds to wait for, a server may cost minutes to start."""
+        if self.settings.fleet is None or self._crew is not None:
+            return
+        from pdbench.load.fleet import Fleet
+
+        self._crew = fleet = self._stack.enter_context(Fleet(self.settings.fleet, self.progress.event))
+        fleet.gather(self.stop)
+        self.stop.check()
 
     def _start(self) -> None:
         progress = self.progress
@@ -173,6 +197,7 @@ class Stage:
             journals=self.run_dir,
             progress=self.progress,
             should_stop=self.stop,
+            crew=self._crew,
         )
 
     # ---- the end

@@ -50,13 +50,19 @@ def judge_runs(runs: Sequence[RunResult], objectives: Sequence[Objective], setti
         requests,
         objectives,
         "kernel" if all(run.clock == "kernel" for run in runs) else "user",
-        sum(run.status == "engine_died" for run in runs),
+        lost_workers(runs),
         tokens=tokens,
         scheduled=sum(run.scheduled for run in runs),
         interrupted=any(run.status == "interrupted" for run in runs),
         max_concurrency=settings.max_concurrency,
         receive_lag_p99_ns=max(lags) if lags else None,
     )
+
+
+def lost_workers(runs: Sequence[RunResult]) -> int | list[str]:
+    """Names of the workers lost in these runs; of a run without workers, that its engine died counts as one."""
+    names = [f"{name} (pair {run.pair + 1})" for run in runs for name in run.workers_lost]
+    return names or sum(run.status == "engine_died" for run in runs)
 
 
 def arm_entry(
@@ -81,9 +87,16 @@ def arm_entry(
     warnings += steadiness(runs, process)
     if warnings:
         entry["warnings"] = warnings
+    if workers := worker_entries(runs):
+        entry["workers"] = workers
     if arm.died:
         entry["server_died"] = {"pairs": arm.died, "last_lines": arm.last_lines}
     return entry
+
+
+def worker_entries(runs: Sequence[RunResult]) -> list[Entry]:
+    """The load workers of every run, in order; empty where there were none."""
+    return [{"pair": run.pair, **worker.document()} for run in runs for worker in run.workers]
 
 
 def _server_side(arm: Arm, runs: Sequence[RunResult], requests: pd.DataFrame, tokens: pd.DataFrame) -> Entry:

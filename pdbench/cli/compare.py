@@ -12,6 +12,7 @@ from pdbench.cli.options import (
     Command,
     comparison_options,
     fail_on_option,
+    fleet_of,
     output_options,
     overrides_of,
     run_options,
@@ -133,6 +134,7 @@ def settings_of(values: dict[str, Any], *, pairs: int) -> Settings:
         max_concurrency=values["max_concurrency"],
         fail_on=frozenset(values["fail_on"]),
         argv=tuple(sys.argv),
+        fleet=fleet_of(values),
     )
 
 

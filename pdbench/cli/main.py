@@ -29,6 +29,7 @@ COMMANDS: dict[str, str] = {
     "simulate": "Run a backend on the virtual clock.",
     "gate": "Fail when the head is worse than the base: for a CI.",
     "baseline": "Accept or show stored references.",
+    "worker": "Take a share of the load of a pdbench run elsewhere.",
     "report": "Show a stored run.",
     "surface": "Show stored runs under all SLO limits at once.",
     "workloads": "List, show and check workloads.",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from pdbench.fleetspec import FleetSpec
     from pdbench.settings import Overrides
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -97,6 +98,14 @@ _RUN = [
         help="Who stamps what is received.",
     ),
 ]
+_FLEET = [
+    _option("--expect-workers", type=click.IntRange(min=1), metavar="N", help=
+            "Share the load among N of pdbench worker, on this host or others."),
+    _option("--bind", metavar="HOST", help="Where workers reach this master (default: 127.0.0.1)."),
+    _option("--port", type=click.IntRange(1, 65535), metavar="PORT", help="Its port (default: 5557)."),
+    _option("--worker-timeout", metavar="TIME", default="60s", show_default=True, help="How long to wait for them."),
+    _option("--processes", type=click.IntRange(min=1), metavar="N", help="Share it among N workers started here."),
+]  # fmt: skip
 _COMPARISON = [
     _option("--pairs", type=Pairs(), default="6", show_default=True, metavar="N|auto", help=
             "Runs of every arm; auto: as many as planned looks need."),
@@ -128,7 +137,7 @@ def _stack(options: list[Callable[[Any], Any]]) -> Callable[[F], F]:
 
 
 workload_options = _stack(_WORKLOAD)
-run_options = _stack(_RUN)
+run_options = _stack([*_RUN, *_FLEET])
 output_options = _stack(_OUTPUT)
 comparison_options = _stack(_COMPARISON)
 
@@ -140,6 +149,19 @@ def fail_on_option(*choices: str) -> Callable[[F], F]:
         multiple=True,
         type=click.Choice(list(choices)),
         help="Exit with 10 when an objective is missed (slo) or a head is worse (worse).",
+    )
+
+
+def fleet_of(values: dict[str, Any]) -> FleetSpec | None:
+    """The options about load workers. Raises ``UsageError``."""
+    from pdbench.fleetspec import fleet_spec
+    from pdbench.units import NS_PER_S, parse_duration_ns
+
+    if "expect_workers" not in values:
+        return None
+    timeout_s = parse_duration_ns(values["worker_timeout"], where="--worker-timeout") / NS_PER_S
+    return fleet_spec(
+        values["expect_workers"], values["processes"], bind=values["bind"], port=values["port"], timeout_s=timeout_s
     )
 
 

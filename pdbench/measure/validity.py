@@ -91,7 +91,7 @@ def judge(
     requests: pd.DataFrame,
     objectives: Sequence[Objective],
     clock: Clock,
-    workers_lost: int = 0,
+    workers_lost: int | Sequence[str] = 0,
     *,
     tokens: pd.DataFrame,
     scheduled: int,
@@ -101,6 +101,7 @@ def judge(
 ) -> Validity:
     """Judge one run, or the pooled runs of one arm.
 
+    ``workers_lost``: their names, or how many.
     ``scheduled``: measured requests the plans hold. ``receive_lag_p99_ns``: what an event-loop probe saw,
     for the user clock. Under ``max_concurrency`` waiting for a slot is part of ``sent - scheduled`` on
     purpose, so the dispatch lag is not judged.
@@ -120,12 +121,17 @@ def judge(
     return of_reasons(reasons)
 
 
-def _accounting(kept: pd.DataFrame, scheduled: int, workers_lost: int, interrupted: bool) -> list[Reason]:
+def _accounting(
+    kept: pd.DataFrame, scheduled: int, workers_lost: int | Sequence[str], interrupted: bool
+) -> list[Reason]:
     reasons = []
     if interrupted:
         reasons.append(Reason("the run was interrupted", "run it to its end, or ask for fewer requests"))
     if workers_lost:
-        what = f"{workers_lost} load worker{'s' if workers_lost > 1 else ''} lost during the run"
+        count, names = (
+            (workers_lost, "") if isinstance(workers_lost, int) else (len(workers_lost), ", ".join(workers_lost))
+        )
+        what = f"{count} load worker{'s' if count > 1 else ''} lost during the run{f': {names}' if names else ''}"
         reasons.append(Reason(what, "see the worker's last lines, then run again"))
     known = int(kept["status"].isin(STATUSES).sum())
     if known != scheduled:

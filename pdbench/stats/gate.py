@@ -50,7 +50,7 @@ class RunEvidence:
     scheduled: int
     plan_hash: str
     clock: Clock = "kernel"
-    workers_lost: int = 0
+    workers_lost: int | Sequence[str] = 0
     interrupted: bool = False
     receive_lag_p99_ns: float | None = None
     devices: int = 1

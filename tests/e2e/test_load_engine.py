@@ -298,7 +298,7 @@ def test_an_engine_that_dies_leaves_its_journal_and_last_words(
             super().__init__(asked)
             pids.append(self.pid)
 
-    monkeypatch.setattr("pdbench.load.steer.EngineProcess", Watched)
+    monkeypatch.setattr("pdbench.load.drive.EngineProcess", Watched)
 
     def kill(delta: Delta) -> None:
         if delta.ok > 10:

@@ -17,7 +17,7 @@ HOUSES = {"pdbench": ROOT / "pdbench", "pdserve": ROOT / "backends" / "pdserve"}
 FLOORS = [
     {"errors", "__init__", "py"},
     {"units", "order", "sentence", "stopping", "serverside", "schema", "resources", "yamlfile", "fairness"},
-    {"workload"},
+    {"workload", "fleetspec"},
     {"measure"},
     {"stats", "hlog"},
     {"store", "load", "target", "settings", "accounts", "seeker"},
@@ -36,7 +36,9 @@ FLOORS = [
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 PURE = {"workload", "measure", "stats", "units", "order", "sentence", "serverside", "fairness", "accounts", "auto"}
 PURE_MAY = {"numpy", "pandas", "scipy", "msgspec", "pdbench"}
-STEERING = {"load/steer.py", "load/shape.py", "load/process.py"}
+STEERING = {
+    f"load/{name}.py" for name in ("steer", "shape", "process", "fleet", "core", "muster", "round", "worker", "tick")
+} | {"locustfile.py"}
 
 
 def imports(path: Path, *, deferred: bool = True) -> Iterator[str]:

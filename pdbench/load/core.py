@@ -1,0 +1,50 @@
+"""A fleet inside Locust's own greenlets: what the thread of ``fleet.py`` and ``locust --master`` both run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+from pdbench.load import shape
+from pdbench.load.job import Job
+from pdbench.load.muster import Member, Muster
+from pdbench.load.outcome import LoadOutcome, OnDelta, ShouldStop
+from pdbench.load.round import Round
+
+
+class Core:
+    """A muster of workers and one round at a time. ``run`` makes it a ``Crew`` for ``locust --master``."""
+
+    def __init__(self, runner: Any, say: Callable[[str], None]) -> None:
+        self._runner = runner
+        self._muster = Muster(runner, say)
+        self._members: Sequence[Member] = ()
+
+    @classmethod
+    def listen(cls, host: str, port: int, say: Callable[[str], None]) -> Self:
+        """A core of its own. Raises ``UsageError`` where it cannot listen."""
+        _, runner = shape.master(host, port)
+        return cls(runner, say)
+
+    @property
+    def port(self) -> int:
+        return int(self._runner.server.port)
+
+    def gather(self, count: int, limit_s: float, given_up: Callable[[], str] = lambda: "") -> None:
+        """Fix who takes part. Raises ``WorkersMissingError``."""
+        self._members = self._muster.gather(count, limit_s, given_up)
+
+    def run(
+        self, job: Job, on_delta: OnDelta, should_stop: ShouldStop, gone: Callable[[int], str] = lambda _: ""
+    ) -> LoadOutcome:
+        """One round with those who were gathered. ``gone``: how the process of a pid of ours ended."""
+
+        def how(member: Member) -> str:
+            return gone(member.hello.pid) if member.on_this_host else ""
+
+        return Round(self._muster, self._members, job, how).play(on_delta, should_stop)
+
+    def quit(self, linger_ms: int) -> None:
+        """Tell all workers that it is over."""
+        self._runner.quit()
+        self._runner.server.close(linger=linger_ms)

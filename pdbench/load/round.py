@@ -1,0 +1,334 @@
+"""One run of a fleet, on the master: share out, wait for READY, one t0 for all, follow, collect, merge.
+
+Runs in one greenlet of the master; the workers' messages come in between, by ``take``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import gevent
+import msgspec
+from gevent.event import Event
+
+from pdbench.errors import UsageError
+from pdbench.load import shape
+from pdbench.load.delta import Clock, Final
+from pdbench.load.drive import READY_LIMIT_S, STOP_LIMIT_S, limit_s
+from pdbench.load.job import Job
+from pdbench.load.journal import read_journal
+from pdbench.load.lag import LagSummary
+from pdbench.load.merging import DeltaMerger, merge_facts, worst_lag
+from pdbench.load.messages import (
+    Ack,
+    Counts,
+    EngineReady,
+    EngineRefused,
+    Go,
+    Halt,
+    JobPart,
+    JournalPart,
+    Ping,
+    Pong,
+    RunDone,
+    ToMaster,
+    boot_id,
+)  # fmt: skip
+from pdbench.load.muster import Member, Muster
+from pdbench.load.offset import Offset, estimate, is_same_clock, moved
+from pdbench.load.outcome import LoadOutcome, OnDelta, ShouldStop, Status, WorkerFacts
+from pdbench.load.sharing import share
+from pdbench.load.ship import JournalSink, pieces
+from pdbench.measure.records import RequestRecord
+
+LEAD_NS = 100_000_000  # from the last READY to t0, on top of two round trips
+_PINGS = 32
+_PING_GAP_S = 0.002
+_PING_LIMIT_S = 1.0
+_TICK_S = 0.1
+_DELTA_S = 1.0
+_COLLECT_S = 60.0  # on top of what the engines may take: for the rest of the journals
+
+
+@dataclass(slots=True)
+class Post:
+    """A member in this run: what it was given and what is known of it."""
+
+    member: Member
+    rank: int
+    job: Job | None
+    sink: JournalSink
+    clock: Clock | None = None
+    ready: bool = False
+    final: Final | None = None
+    done: bool = False
+    lost: str = ""
+    stderr: list[str] = field(default_factory=list)
+    lags: tuple[LagSummary, LagSummary] = (LagSummary(), LagSummary())
+    pings: list[tuple[int, int, int]] = field(default_factory=list)
+    before: Offset = field(default_factory=Offset)
+    after: Offset | None = None
+
+    @property
+    def over(self) -> bool:
+        return self.done or bool(self.lost)
+
+    @property
+    def same_clock(self) -> bool:
+        return is_same_clock(self.before, boot_id(), self.member.hello.boot)
+
+    @property
+    def offset_ns(self) -> int:
+        """To take off its stamps; exactly 0 where it reads our own clock."""
+        return 0 if self.same_clock else self.before.offset_ns
+
+
+class Round:
+    """``gone`` may know earlier than a heartbeat that a member's process ended (it says how)."""
+
+    def __init__(
+        self, muster: Muster, members: Sequence[Member], job: Job, gone: Callable[[Member], str] = lambda _: ""
+    ) -> None:
+        self._muster = muster
+        self._job = job
+        self._gone = gone
+        self._run = job.run_id
+        shares = [share(job, rank, len(members)) for rank in range(len(members))]
+        _check_reachable(job, members)
+        journal = Path(job.journal)
+        self._posts = [
+            Post(member, rank, part, JournalSink(journal.with_name(f"{journal.name}.{rank}")))
+            for rank, (member, part) in enumerate(zip(members, shares, strict=True))
+        ]
+        self._by_node = {post.member.node: post for post in self._posts}
+        self._deltas = DeltaMerger()
+        self._news = Event()
+        self._refused: UsageError | None = None
+        self._asked_ns: dict[int, int] = {}
+        self._t0_ns = 0
+        self._halted = False
+
+    # ---- what workers say
+
+    def take(self, member: Member, message: ToMaster) -> None:
+        post = self._by_node.get(member.node)
+        if isinstance(message, Pong):
+            if post is not None and message.number in self._asked_ns:
+                post.pings.append((self._asked_ns[message.number], message.clock_ns, time.monotonic_ns()))
+            return
+        if post is None or message.run != self._run or post.lost:
+            return
+        if isinstance(message, JournalPart):
+            self._muster.send(member, Ack(self._run, post.sink.add(message.data)))
+        elif isinstance(message, Counts):
+            post.lags = message.delta.dispatch_lag, message.delta.client_lag
+            self._deltas.add(post.rank, message.delta)
+        elif isinstance(message, EngineReady):
+            post.ready, post.clock = True, message.clock
+        elif isinstance(message, EngineRefused):
+            where = message.where or f"worker {member.name}"
+            self._refused = UsageError(f"worker {member.name}: {message.error}", where=where, remedy=message.remedy)
+        elif isinstance(message, RunDone):
+            self._done(post, message)
+        self._news.set()
+
+    def _done(self, post: Post, message: RunDone) -> None:
+        post.final, post.stderr = message.final, message.stderr
+        if message.final is None:
+            post.lost = f"its engine died: {message.reason}"
+        else:
+            facts = message.final.facts
+            post.lags, post.clock, post.done = (facts.dispatch_lag, facts.client_lag), facts.clock, True
+
+    # ---- the run
+
+    def play(self, on_delta: OnDelta, should_stop: ShouldStop) -> LoadOutcome:
+        """From sharing out to the merged outcome. Raises UsageError when a worker cannot run the job at all."""
+        self._muster.listener = self.take
+        try:
+            self._muster.runner.stats.clear_all()
+            self._measure_clocks()
+            for post in self._posts:
+                post.before = estimate(post.pings) or Offset()
+            self._hand_out()
+            if self._await_ready(should_stop):
+                self._start()
+            self._follow(on_delta, should_stop)
+            if (last := self._deltas.take()) is not None and on_delta is not None:
+                on_delta(last)
+            self._measure_clocks()
+            for post in self._posts:
+                post.after = estimate(post.pings)
+            return self._outcome()
+        finally:
+            if any(not post.over for post in self._posts):
+                self._halt()
+            self._muster.listener = None
+            for post in self._posts:
+                post.sink.close()
+                post.sink.path.unlink(missing_ok=True)
+
+    def _measure_clocks(self) -> None:
+        """Many pings to everyone; the quickest counts."""
+        self._asked_ns = {}
+        for post in self._posts:
+            post.pings = []
+        for number in range(_PINGS):
+            for post in self._posts:
+                if not post.lost:
+                    self._asked_ns[number * len(self._posts) + post.rank] = time.monotonic_ns()
+                    self._muster.send(post.member, Ping(number * len(self._posts) + post.rank))
+            gevent.sleep(_PING_GAP_S)
+        limit = time.monotonic() + _PING_LIMIT_S
+        while time.monotonic() < limit and any(len(p.pings) < _PINGS for p in self._posts if not p.lost):
+            gevent.sleep(_PING_GAP_S)
+
+    def _hand_out(self) -> None:
+        for post in self._posts:
+            if post.job is None:
+                post.ready = post.done = True
+                continue
+            data = msgspec.json.encode(post.job)
+            for piece in pieces(data):
+                self._muster.send(post.member, JobPart(self._run, len(data), piece))
+
+    def _await_ready(self, should_stop: ShouldStop) -> bool:
+        limit = time.monotonic() + READY_LIMIT_S
+        while not all(post.ready for post in self._posts):
+            self._tick(should_stop)
+            if any(post.lost for post in self._posts) or self._halted:
+                self._halt()
+                return False
+            if time.monotonic() > limit:
+                self._lose_the_rest("it was not ready in time")
+                return False
+        return not self._halted
+
+    def _start(self) -> None:
+        slowest_ns = max(post.before.rtt_ns for post in self._posts)
+        self._t0_ns = time.monotonic_ns() + LEAD_NS + 2 * slowest_ns
+        for post in self._posts:
+            if not post.over:
+                self._muster.send(post.member, Go(self._run, self._t0_ns + post.offset_ns))
+
+    def _follow(self, on_delta: OnDelta, should_stop: ShouldStop) -> None:
+        limit = self._t0_ns / 1e9 + limit_s(self._job) + _COLLECT_S
+        due = time.monotonic() + _DELTA_S
+        while not all(post.over for post in self._posts):
+            halted = self._halted
+            self._tick(should_stop)
+            now = time.monotonic()
+            if self._halted and not halted:
+                limit = now + STOP_LIMIT_S + _COLLECT_S
+            if now > limit:
+                self._lose_the_rest("it did not answer in time")
+            if now >= due:
+                due = now + _DELTA_S
+                if (delta := self._deltas.take()) is not None and on_delta is not None:
+                    on_delta(delta)
+
+    def _tick(self, should_stop: ShouldStop) -> None:
+        self._news.wait(_TICK_S)
+        self._news.clear()
+        if self._refused is not None:
+            raise self._refused
+        if should_stop is not None and should_stop():
+            self._halt()
+        for post in self._posts:
+            if post.over:
+                continue
+            if said := self._gone(post.member):
+                post.lost = said
+            elif not self._muster.alive(post.member):
+                post.lost = "no heartbeat came from it any more"
+
+    def _halt(self) -> None:
+        if self._halted:
+            return
+        self._halted = True
+        for post in self._posts:
+            if not post.over:
+                self._muster.send(post.member, Halt(self._run))
+
+    def _lose_the_rest(self, why: str) -> None:
+        for post in self._posts:
+            if not post.over:
+                self._muster.send(post.member, Halt(self._run))
+                post.lost = why
+
+    # ---- the outcome
+
+    def _outcome(self) -> LoadOutcome:
+        finals = [post.final for post in self._posts if post.final is not None]
+        lost = [post for post in self._posts if post.lost]
+        status: Status = "complete"
+        if any(final.stopped for final in finals) or (self._halted and not lost):
+            status = "interrupted"
+        if lost:
+            status = "engine_died"
+        records = {post.rank: self._records(post) for post in self._posts}
+        merged = sorted((record for found in records.values() for record in found), key=lambda record: record.index)
+        worked = [post for post in self._posts if post.job is not None]
+        return LoadOutcome(
+            status=status,
+            records=merged,
+            t0_ns=self._t0_ns,
+            dispatch_lag=worst_lag([post.lags[0] for post in worked]),
+            client_lag=worst_lag([post.lags[1] for post in worked]),
+            clock=_clock_of(worked),
+            facts=merge_facts([final.facts for final in finals]) if not lost else None,
+            locust=shape.view(self._muster.runner.environment),
+            stderr=[f"{post.member.name}: {line}" for post in lost for line in post.stderr],
+            reason="; ".join(f"worker {post.member.name} was lost: {post.lost}" for post in lost),
+            workers_lost=[post.member.name for post in lost],
+            workers=[self._facts(post, len(records[post.rank])) for post in self._posts],
+        )
+
+    def _records(self, post: Post) -> list[RequestRecord]:
+        post.sink.close()
+        return [moved(record, post.offset_ns) for record in read_journal(post.sink.path)]
+
+    def _facts(self, post: Post, requests: int) -> WorkerFacts:
+        return WorkerFacts(
+            name=post.member.name,
+            host=post.member.hello.host,
+            pid=post.member.hello.pid,
+            rank=post.rank,
+            ranks=len(self._posts),
+            same_clock=post.same_clock,
+            clock_offset_ns=post.offset_ns,
+            rtt_ns=post.before.rtt_ns,
+            drift_ns=post.after.offset_ns - post.before.offset_ns if post.after and not post.same_clock else 0,
+            requests=requests,
+            lost=bool(post.lost),
+            dispatch_lag=post.lags[0],
+            client_lag=post.lags[1],
+            facts=post.final.facts if post.final else None,
+        )
+
+
+def _clock_of(posts: Sequence[Post]) -> Literal["kernel", "user"] | None:
+    """The coarser of all clocks; None when no engine came to say."""
+    clocks = {post.clock for post in posts if post.clock is not None}
+    return None if not clocks else "user" if "user" in clocks else "kernel"
+
+
+def _check_reachable(job: Job, members: Sequence[Member]) -> None:
+    """A server on the loopback of this host is another one, or none, seen from another host."""
+    if not _is_loopback(job.endpoint.host):
+        return
+    for member in members:
+        if not member.on_this_host:
+            raise UsageError(
+                f"worker {member.name} is on another host and cannot reach {job.base_url}",
+                where="--base-url",
+                remedy="name the server by an address that every worker reaches",
+            )
+
+
+def _is_loopback(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
