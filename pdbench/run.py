@@ -16,6 +16,7 @@ import numpy as np
 
 from pdbench.errors import PdbenchError
 from pdbench.live import Live, Progress
+from pdbench.measure.audit import Audit
 from pdbench.measure.records import to_frames
 from pdbench.serverside import ServerSide, dead_workers
 from pdbench.settings import Settings
@@ -38,7 +39,8 @@ _SETTLE_S = 2.0
 class RunResult:
     """Everything one run left. ``scheduled``: measured requests of its plan. ``probe``: seconds by kernel of the
     calibration probe, taken before the run; empty for a server that is not ours. ``workers``, ``workers_lost``: the
-    load workers that shared it, and the names of those that did not come to its end."""
+    load workers that shared it, and the names of those that did not come to its end. ``audit``: what the load client
+    measured of itself, of several workers the worst."""
 
     arm: str
     pair: int
@@ -53,6 +55,7 @@ class RunResult:
     probe: Mapping[str, float] = field(default_factory=dict)
     workers: tuple[WorkerFacts, ...] = ()
     workers_lost: tuple[str, ...] = ()
+    audit: Audit | None = None
 
     @property
     def lost(self) -> int | list[str]:
@@ -83,7 +86,8 @@ def run_plan(arm: Arm, plan: Plan, pair: int, ctx: RunContext) -> RunResult:
     live = Live(ctx.progress, arm.name, pair, ctx.settings.pairs, len(plan))
     outcome = run_load(job, on_delta=live, should_stop=ctx.should_stop, fleet=ctx.crew)
     if outcome.status == "engine_died":
-        ctx.progress.event(f"the load engine ended early: {outcome.reason}\n{_indented(outcome.stderr)}")
+        reason = outcome.reason if outcome.workers_lost else f"the load engine ended early: {outcome.reason}"
+        ctx.progress.event("\n".join(filter(None, [reason, _indented(outcome.stderr)])))
     requests, tokens = to_frames(outcome.records, arm.name, pair)
     server = collect(arm, _measured_window(requests)) if arm.server.alive else ServerSide()
     died = not arm.server.alive or bool(dead_workers(server))
@@ -95,7 +99,7 @@ def run_plan(arm: Arm, plan: Plan, pair: int, ctx: RunContext) -> RunResult:
     return RunResult(
         arm=arm.name,
         pair=pair,
-        scheduled=int((~plan.warmup).sum()),
+        scheduled=_scheduled(plan, job, outcome),
         status=outcome.status,
         clock=outcome.clock or "user",
         requests=requests,
@@ -106,6 +110,7 @@ def run_plan(arm: Arm, plan: Plan, pair: int, ctx: RunContext) -> RunResult:
         probe=probe,
         workers=tuple(outcome.workers),
         workers_lost=tuple(outcome.workers_lost),
+        audit=outcome.facts.audit() if outcome.facts is not None else None,
     )
 
 
@@ -167,6 +172,13 @@ def _measured_window(requests: pd.DataFrame) -> tuple[int, int]:
     if not len(ends):
         return 0, 0
     return int(np.min(kept["scheduled_ns"])), int(ends.max())
+
+
+def _scheduled(plan: Plan, job: Job, outcome: LoadOutcome) -> int:
+    """Measured requests of the plan; of a closed loop that came to its end, those that fell due."""
+    if job.concurrency and outcome.status == "complete":
+        return sum(not record.warmup for record in outcome.records)
+    return int((~plan.warmup).sum())
 
 
 def _user_clock_lag_ns(outcome: LoadOutcome) -> float | None:

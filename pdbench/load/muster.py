@@ -54,7 +54,7 @@ class Muster:
 
     def __init__(self, runner: Any, say: Callable[[str], None]) -> None:
         self.runner = runner
-        self._say = say
+        self.say = say
         self.members: dict[str, Member] = {}
         self.refused: list[str] = []
         self.listener: Callable[[Member, ToMaster], None] | None = None
@@ -77,13 +77,13 @@ class Muster:
         self.runner.send_message(WELCOME, {"version": ours.version, "protocol": PROTOCOL}, node)
         if node not in self.members:
             self.members[node] = Member(node, hello)
-            self._say(f"worker {hello.name} is there")
+            self.say(f"worker {hello.name} is there")
 
     def _refuse(self, node: str, reason: str) -> None:
         self.runner.send_message(REFUSED, {"reason": reason}, node)
         if reason not in self.refused:
             self.refused.append(reason)
-            self._say(f"refused: {reason}")
+            self.say(f"refused: {reason}")
 
     def _talk(self, msg: Any, **_: Any) -> None:
         member = self.members.get(msg.node_id)
@@ -92,7 +92,7 @@ class Muster:
         try:
             message = unpack_to_master(msg.data)
         except msgspec.MsgspecError as error:
-            self._say(f"worker {member.name} sent what is not understood: {error}")
+            self.say(f"worker {member.name} sent what is not understood: {error}")
             return
         self.listener(member, message)
 
@@ -101,11 +101,16 @@ class Muster:
 
     # ---- who lives
 
-    def alive(self, member: Member) -> bool:
-        """Locust counts missed heartbeats (one a second): after three it says missing, about 5 s after the last;
-        one that said farewell is gone from its list at once."""
+    def how_gone(self, member: Member) -> str:
+        """Why it is not there any more; ``""`` if it is. Locust counts missed heartbeats (one a second): after three
+        it says missing, about 5 s after the last; one that said farewell is gone from its list at once."""
         node = self.runner.clients.get(member.node)
-        return node is not None and node.state != "missing"
+        if node is None:
+            return "it said farewell"
+        return "no heartbeat for 5 s" if node.state == "missing" else ""
+
+    def alive(self, member: Member) -> bool:
+        return not self.how_gone(member)
 
     def present(self) -> list[Member]:
         """Living members in the order in which they came."""

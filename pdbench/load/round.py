@@ -241,10 +241,9 @@ class Round:
         for post in self._posts:
             if post.over:
                 continue
-            if said := self._gone(post.member):
-                post.lost = said
-            elif not self._muster.alive(post.member):
-                post.lost = "no heartbeat came from it any more"
+            post.lost = self._gone(post.member) or self._muster.how_gone(post.member)
+            if post.lost:
+                self._muster.say(f"worker {post.member.name} was lost: {post.lost}")
 
     def _halt(self) -> None:
         if self._halted:

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from pdbench.errors import UsageError
 from pdbench.load.job import Job
 
-_COLUMNS = ("index", "scheduled_ns", "prompt_tokens", "output_tokens", "warmup", "segments", "texts")
+_COLUMNS = ("index", "scheduled_ns", "prompt_tokens", "output_tokens", "warmup", "segments", "texts", "prompt_ids")
 
 
 def part_of(count: int, rank: int, ranks: int) -> int:
