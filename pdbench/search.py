@@ -245,9 +245,12 @@ class _Search:
 def check_workload(workload: Workload) -> list[Objective]:
     """Its objectives; raises ``UsageError`` where there is no share that could cross, or no rate to vary."""
     objectives = parse_objectives(workload.slo)
-    if workload.arrivals.process == "at":
+    if not workload.arrivals.can_rescale:
+        why = "names its instants one by one" if workload.arrivals.process == "at" else "changes its load as it goes"
+        if workload.closed:
+            why = "is a closed loop"
         raise UsageError(
-            f"workload '{workload.name}' names its instants one by one: it has no rate to search",
+            f"workload '{workload.name}' {why}: it has no rate to search",
             where="--workload",
             remedy="use one with a rate, or --arrivals poisson --rate 2",
         )

@@ -53,6 +53,12 @@ def simulate(backend: Backend, workload: Workload, settings: Settings, progress:
         raise UsageError(
             f"'{backend.name}' has no cost model", where=str(backend.path or backend.name), remedy="add cost_model:"
         )
+    if workload.closed:
+        raise UsageError(
+            f"workload '{workload.name}' is a closed loop: on the virtual clock arrivals must be known beforehand",
+            where="--workload",
+            remedy="use one with a rate, or --arrivals poisson --rate 2",
+        )
     objectives = parse_objectives(workload.slo)
     plan = make_plan(workload, seed=settings.seed, max_model_len=backend.max_model_len)
     run_dir = new_run_dir(settings.out_dir, workload.name, git_sha()[:7] or "nogit", datetime.now(UTC))

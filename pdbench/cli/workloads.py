@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pdbench import resources
 from pdbench.cli.echo import print_json, print_yaml
+
+if TYPE_CHECKING:
+    from pdbench.workload.plan import Plan
 
 
 @click.group("workloads")
@@ -54,9 +58,11 @@ def check(workloads: tuple[str, ...]) -> None:
 
 def _describe(text: str, seed: int) -> dict[str, Any]:
     from pdbench.settings import load_workload, workload_data
+    from pdbench.workload.notes import notes_of
     from pdbench.workload.plan import make_plan
 
     workload = load_workload(text)
+    notes = notes_of(workload)
     plan = make_plan(workload, seed=seed)
     return {
         **workload_data(workload),
@@ -65,9 +71,23 @@ def _describe(text: str, seed: int) -> dict[str, Any]:
             "hash": plan.hash,
             "requests": len(plan),
             "warmup": int(plan.warmup.sum()),
-            "requests_per_s": round(plan.rate, 4),
+            "requests_per_s": round(plan.rate, 4) if math.isfinite(plan.rate) else None,
             "seconds": round(float(plan.scheduled_ns[-1]) / 1e9, 3),
             "prompt_tokens": int(plan.prompt_tokens.sum()),
             "output_tokens": int(plan.output_tokens.sum()),
+            **_shown(plan),
         },
+        **({"notes": notes} if notes else {}),
     }
+
+
+def _shown(plan: Plan) -> dict[str, Any]:
+    """What only some plans have."""
+    found: dict[str, Any] = {}
+    if plan.concurrency:
+        found["streams"] = [[at_ns / 1e9, streams] for at_ns, streams in plan.concurrency]
+    if plan.segments:
+        found["shared_prompt_tokens"] = sum(tokens for pieces in plan.segments for _, tokens in pieces)
+    if plan.dropped:
+        found["dropped"] = plan.dropped
+    return found

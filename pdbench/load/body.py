@@ -67,14 +67,22 @@ class BodyMaker:
     def request_id(self, position: int) -> str:
         return f"{self._job.run_id}-{self._job.index[position]}"
 
+    def _text(self, position: int) -> str:
+        job = self._job
+        if job.texts:
+            return job.texts[position]
+        shared = job.segments[position] if job.segments else ()
+        return job.prompts.text(job.index[position], job.prompt_tokens[position], shared)
+
     def make(self, position: int) -> bytes:
         job = self._job
-        text = job.prompts.text(job.index[position], job.prompt_tokens[position])
         fields = dict(self._fixed, max_tokens=job.output_tokens[position])
-        if job.api == "chat":
-            fields["messages"] = [{"role": "user", "content": text}]
+        if job.prompt_ids:
+            fields["prompt"] = job.prompt_ids[position]
+        elif job.api == "chat":
+            fields["messages"] = [{"role": "user", "content": self._text(position)}]
         else:
-            fields["prompt"] = text
+            fields["prompt"] = self._text(position)
         fields.update(job.extra_body)
         body = _encode(fields)
         head = f"{self._head}{self.request_id(position)}\r\nContent-Length: {len(body)}\r\n\r\n"

@@ -19,6 +19,7 @@ from pdbench.workload.prompts import PromptMaker
 Api = Literal["completions", "chat"]
 ClockChoice = Literal["auto", "kernel", "user"]
 
+_OPTIONAL = ("segments", "texts", "prompt_ids")
 _PATHS: dict[Api, str] = {"completions": "/completions", "chat": "/chat/completions"}
 
 
@@ -72,7 +73,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     is late, and its latency says so. ``concurrency`` makes a closed loop instead: (from this offset in ns, keep
     so many streams open), in order; a request is due when a stream is free. ``segments``: for each request the
     pieces (id, tokens) at its prompt's start that it shares with whoever names the same id; ``texts``: for each
-    request a prompt as it is to be sent. Raises ValueError for a plan that does not fit together.
+    request a prompt as it is to be sent; ``prompt_ids``: the same as token ids, for the completions API. Raises
+    ValueError for a plan that does not fit together.
     """
 
     base_url: str
@@ -96,6 +98,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     concurrency: list[tuple[int, int]] = []
     segments: list[list[tuple[int, int]]] = []
     texts: list[str] = []
+    prompt_ids: list[list[int]] = []
     journal: str
     run_id: str
 
@@ -117,6 +120,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             raise ValueError(f"max_concurrency must be at least 1, got {self.max_concurrency}")
         if not self.run_id.isprintable() or not self.run_id.isascii() or " " in self.run_id or not self.run_id:
             raise ValueError("run_id must be printable ASCII without blanks: it travels in a header")
+        if self.prompt_ids and self.api != "completions":
+            raise UsageError("the chat API takes no token ids", where="--prompt-ids", remedy="use --api completions")
         where = endpoint(self.base_url, self.api)
         if self.clock == "kernel" and where.tls:
             raise UsageError(
@@ -127,9 +132,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     def _check_lengths(self, n: int) -> None:
         """Every list is parallel to ``index``; the optional ones may be empty."""
-        for name in ("scheduled_ns", "prompt_tokens", "output_tokens", "warmup", "segments", "texts"):
+        for name in ("scheduled_ns", "prompt_tokens", "output_tokens", "warmup", *_OPTIONAL):
             have = len(getattr(self, name))
-            if have != n and (have or name not in ("segments", "texts")):
+            if have != n and (have or name not in _OPTIONAL):
                 raise ValueError(f"{name} has {have} entries, index has {n}")
 
     def __len__(self) -> int:

@@ -35,6 +35,7 @@ class Arm:
         self.died: list[int] = []
         self.last_lines: list[str] = []
         self._broken = False
+        self._takes_ids = False
 
     @property
     def is_pdserve(self) -> bool:
@@ -99,6 +100,13 @@ class Arm:
             words_per_token=self.facts.words_per_token,
             overhead_tokens=self.facts.overhead_tokens,
         )
+
+    def check_takes_ids(self, ids: list[int]) -> None:
+        """Ask once whether it takes a prompt as token ids. Raises ``UsageError`` if not."""
+        if self._takes_ids or self.facts is None:
+            return
+        inspect.check_takes_ids(self.backend, self.server.base_url, self.facts.model, ids)
+        self._takes_ids = True
 
     def fingerprint(self) -> dict[str, Any]:
         return fingerprint.arm(self.backend, self.facts, self.state)

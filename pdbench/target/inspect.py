@@ -36,6 +36,8 @@ class Facts:
     ignore_eos: bool
     continuous_usage: bool
     warnings: tuple[str, ...] = ()
+    probes: tuple[tuple[str, int], ...] = ()
+    """Prompts that the server was asked to count, and what it counted."""
 
 
 def admin(base_url: str, what: str) -> dict[str, Any]:
@@ -78,7 +80,8 @@ def inspect(backend: Backend, base_url: str) -> Facts:
     warnings = []
     if not force:
         warnings.append(f"{backend.name} refuses ignore_eos: output lengths are not forced")
-    words, overhead, source = _calibrate(ask, max_len)
+    probes = _probe_counts(ask, max_len)
+    words, overhead, source = _calibrate(probes)
     if source == "assumed":
         warnings.append(f"{backend.name} reports no usage: one word is taken for one token")
     return Facts(
@@ -90,7 +93,21 @@ def inspect(backend: Backend, base_url: str) -> Facts:
         ignore_eos=force,
         continuous_usage=continuous,
         warnings=tuple(warnings),
+        probes=probes,
     )
+
+
+def check_takes_ids(backend: Backend, base_url: str, model: str, ids: list[int]) -> None:
+    """Send one prompt as token ids. Raises ``UsageError`` where the server refuses it."""
+    key = os.environ.get(backend.api_key_env) if backend.api_key_env else None
+    body = {"model": model, "prompt": ids, "max_tokens": 1, "temperature": 0.0, **backend.extra_body}
+    try:
+        fetch(base_url + "/v1/completions", body=body, api_key=key, timeout_s=_PROBE_TIMEOUT_S)
+    except (NoAnswer, Refused) as error:
+        remedy = "leave --prompt-ids out; --tokenizer alone counts exactly as well"
+        raise UsageError(
+            f"{backend.name} takes no prompt of token ids: {error}", where="--prompt-ids", remedy=remedy
+        ) from error
 
 
 def _pick_model(backend: Backend, base_url: str, key: str | None) -> tuple[str, int | None]:
@@ -171,19 +188,36 @@ def _events(body: bytes) -> Iterator[dict[str, Any]]:
                 yield value
 
 
-def _calibrate(ask: _Asker, max_len: int | None) -> tuple[float, int, str]:
+def _probe_counts(ask: _Asker, max_len: int | None) -> tuple[tuple[str, int], ...]:
+    """A short and a long prompt, as many words as ``_probe_words`` says, and the server's counts; () if it does not
+    say."""
+    maker = PromptMaker(salt=os.urandom(8).hex())
+    found = []
+    try:
+        for index, words in enumerate(_probe_words(max_len)):
+            text = maker.text(index, words)
+            count = ask.prompt_tokens(text)
+            if count is None:
+                return ()
+            found.append((text, count))
+    except (Refused, NoAnswer, ValueError):
+        return ()
+    return tuple(found)
+
+
+def _probe_words(max_len: int | None) -> tuple[int, int]:
+    return 64, min(512, max(96, (max_len or 2048) // 2))
+
+
+def _calibrate(probes: tuple[tuple[str, int], ...]) -> tuple[float, int, str]:
     """Words a token and tokens added to every prompt, from two prompts of different length.
 
     The server's count is taken to be linear in the number of words: ``tokens = overhead + words x slope``.
     """
-    short, long = 64, min(512, max(96, (max_len or 2048) // 2))
-    maker = PromptMaker(salt=os.urandom(8).hex())
-    try:
-        few = ask.prompt_tokens(maker.text(0, short))
-        many = ask.prompt_tokens(maker.text(1, long))
-    except (Refused, NoAnswer, ValueError):
+    if len(probes) < 2:
         return 1.0, 0, "assumed"
-    if few is None or many is None or many <= few:
+    (few, many), (short, long) = (count for _, count in probes), (len(text.split()) for text, _ in probes)
+    if many <= few:
         return 1.0, 0, "assumed"
     slope = (many - few) / (long - short)
     overhead = max(0, round(few - slope * short))

@@ -8,19 +8,27 @@ import msgspec
 
 from pdbench.workload.checks import length, not_negative, only, positive, require
 
-Distribution = Literal["fixed", "uniform", "lognormal", "list"]
+Distribution = Literal["fixed", "uniform", "lognormal", "list", "empirical"]
 _KEYS: dict[str, frozenset[str]] = {
     "fixed": frozenset({"value"}),
     "uniform": frozenset({"low", "high"}),
     "lognormal": frozenset({"median", "sigma", "low", "high"}),
     "list": frozenset({"values"}),
+    "empirical": frozenset({"values", "weights", "file", "column"}),
+}
+_REQUIRED: dict[str, tuple[str, ...]] = {
+    "fixed": ("value",),
+    "uniform": ("high", "low"),
+    "lognormal": ("high", "median", "sigma"),
+    "list": ("values",),
+    "empirical": (),
 }
 
 
 class Lengths(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How many tokens: ``fixed`` value; ``uniform`` low..high, both included; ``lognormal`` around
     ``median`` with ``sigma`` (of the natural log), clipped to low..high; ``list``: value i for request
-    i."""
+    i; ``empirical``: one of ``values``, as likely as its weight, or one of a ``column`` of a ``file``."""
 
     distribution: Distribution
     value: int | None = None
@@ -29,11 +37,13 @@ class Lengths(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     median: float | None = None
     sigma: float | None = None
     values: tuple[int, ...] | None = None
+    weights: tuple[float, ...] | None = None
+    file: str | None = None
+    column: str | None = None
 
     def __post_init__(self) -> None:
         only(self, self.distribution, _KEYS)
-        required = _KEYS[self.distribution] - ({"low"} if self.distribution == "lognormal" else set())
-        require(self, self.distribution, *sorted(required))
+        require(self, self.distribution, *_REQUIRED[self.distribution])
         for name in ("value", "low", "high"):
             length(name, getattr(self, name))
         positive("median", self.median)
@@ -44,8 +54,19 @@ class Lengths(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
             raise ValueError("values must not be empty")
         for value in self.values or ():
             length("values", value)
+        if self.distribution == "empirical":
+            self._check_empirical()
 
-    @property
-    def longest(self) -> int:
-        """The longest length this law can give."""
-        return max(self.values) if self.values else int(self.value or self.high or 1)
+    def _check_empirical(self) -> None:
+        if (self.values is None) == (self.file is None):
+            raise ValueError("values is required for 'empirical' (or file, never both)")
+        if self.column is not None and self.file is None:
+            raise ValueError("column needs a file")
+        if self.weights is None:
+            return
+        if len(self.weights) != len(self.values or ()):
+            raise ValueError(f"weights has {len(self.weights)} entries, values has {len(self.values or ())}")
+        for weight in self.weights:
+            not_negative("weights", weight)
+        if not sum(self.weights) > 0:
+            raise ValueError("weights must not all be 0")

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, TypeVar, cast, get_args
+from typing import Any, Literal, TypeVar, cast
 
 import msgspec
 from msgspec.structs import replace
 
-from pdbench.errors import UsageError, did_you_mean
-from pdbench.workload.arrival_spec import Arrivals, Process
+from pdbench.errors import UsageError
+from pdbench.units import NS_PER_S, format_duration
+from pdbench.workload.arrival_spec import CURVES, Arrivals
 from pdbench.workload.length_spec import Lengths
-from pdbench.workload.spec import Workload
+from pdbench.workload.prompt_spec import Prompts
+from pdbench.workload.spec import Workload, expected_requests
+from pdbench.workload.spellings import read_arrivals
 
 T = TypeVar("T", bound=msgspec.Struct)
+_HOMOGENEOUS = ("poisson", "constant", "gamma")
 
 
 def with_overrides(
@@ -22,35 +26,43 @@ def with_overrides(
     rate: float | None = None,
     burstiness: float | None = None,
     arrivals: str | None = None,
+    concurrency: int | None = None,
     num_requests: int | None = None,
     duration_s: float | None = None,
     warmup: int | None = None,
     slo: list[str] | None = None,
     time_scale: float | None = None,
     length_scale: float | None = None,
+    jitter: str | None = None,
     start_row: int | None = None,
     rows: int | None = None,
     start_s: float | None = None,
     prompt_tokens: int | None = None,
     output_tokens: int | None = None,
+    prompts: str | None = None,
+    tokenizer: str | None = None,
+    prompt_ids: bool | None = None,
 ) -> Workload:
     """The workload with what the command line asked for; ``None`` leaves a value as it is.
 
-    ``duration_s`` sets the number of requests that fit at the mean rate; for a trace it cuts the slice.
-    Raises ``UsageError`` naming the option.
+    ``duration_s`` sets the number of requests that fit at the mean rate; for a trace it cuts the slice, and it ends a
+    closed loop. Raises ``UsageError`` naming the option.
     """
     if duration_s is not None and num_requests is not None:
         raise UsageError("--duration and --num-requests both set the number of requests", remedy="give one")
+    w = _with_lengths(w, prompt_tokens, output_tokens)
+    w = _with_prompts(w, prompts, tokenizer, prompt_ids)
     if arrivals is not None:
-        w = _with_process(w, arrivals, rate)
-    if burstiness is not None and w.arrivals.process == "poisson":
-        # Gamma gaps of shape 1 are Poisson's, so asking for burstiness names the law.
-        w = _replaced(w, "--burstiness", {"process": "gamma", "burstiness": burstiness})
+        w = _with_process(w, arrivals, rate, concurrency)
+    if burstiness is not None:
+        w = _with_gamma(w, burstiness)
     changes: dict[str, dict[str, Any]] = {
         "--burstiness": {"burstiness": burstiness},
         "--rate": {"rate": rate},
+        "--concurrency": {"concurrency": concurrency},
         "--time-scale": {"time_scale": time_scale},
         "--length-scale": {"length_scale": length_scale},
+        "--jitter": {"jitter": jitter},
         "--start-row": {"start_row": start_row},
         "--rows": {"rows": rows},
         "--start": {"start_s": start_s},
@@ -58,12 +70,10 @@ def with_overrides(
     for option, fields in changes.items():
         w = _replaced(w, option, fields)
     if duration_s is not None:
-        w, num_requests = _with_duration(w, duration_s)
+        w = _with_duration(w, duration_s)
     elif rows is not None and num_requests is None:
         num_requests = rows
     top: dict[str, dict[str, Any]] = {
-        "--prompt-tokens": {"prompt_tokens": _fixed("--prompt-tokens", prompt_tokens)},
-        "--output-tokens": {"output_tokens": _fixed("--output-tokens", output_tokens)},
         "--num-requests": {"num_requests": num_requests},
         "--warmup": {"warmup": warmup},
         "--slo": {"slo": slo},
@@ -76,6 +86,8 @@ def with_overrides(
 def _changed(item: T, option: str, fields: dict[str, Any]) -> T:
     """``item`` with the fields that are not ``None``; a refusal names the option."""
     present = {name: value for name, value in fields.items() if value is not None}
+    if present.get("num_requests") == 0:  # in a file a missing number; here a wish
+        raise UsageError("num_requests must be greater than 0, got 0", where=option)
     try:
         return replace(item, **present) if present else item
     except ValueError as error:
@@ -87,50 +99,91 @@ def _replaced(w: Workload, option: str, fields: dict[str, Any]) -> Workload:
     return _changed(w, option, {"arrivals": _changed(w.arrivals, option, fields)})
 
 
-def _fixed(option: str, value: int | None) -> Lengths | None:
-    if value is None:
-        return None
-    return _changed(Lengths(distribution="fixed", value=1), option, {"value": value})
+def _with_lengths(w: Workload, prompt_tokens: int | None, output_tokens: int | None) -> Workload:
+    for option, value in (("--prompt-tokens", prompt_tokens), ("--output-tokens", output_tokens)):
+        if value is not None:
+            law = _changed(Lengths(distribution="fixed", value=1), option, {"value": value})
+            w = _changed(w, option, {option[2:].replace("-", "_"): law})
+    return w
 
 
-def _with_process(w: Workload, text: str, rate: float | None) -> Workload:
-    process, _, file = text.partition(":")
-    if process == "trace":
+def _with_prompts(w: Workload, file: str | None, tokenizer: str | None, ids: bool | None) -> Workload:
+    """Real prompts bring their own lengths, so a law of prompt lengths goes with the synthetic ones."""
+    base = w.prompts or Prompts()
+    fields: dict[str, dict[str, Any]] = {
+        "--prompts": {"file": file},
+        "--tokenizer": {"tokenizer": tokenizer},
+        "--prompt-ids": {"ids": ids or None},
+    }
+    for option, change in fields.items():
+        base = _changed(base, option, change)
+    if base == (w.prompts or Prompts()):
+        return w
+    if file is None:
+        return _changed(w, "--tokenizer", {"prompts": base})
+    try:
+        return replace(w, prompts=base, prompt_tokens=None, prefix=None, sessions=None)
+    except ValueError as error:
+        raise UsageError(str(error), where="--prompts") from None
+
+
+def _with_gamma(w: Workload, burstiness: float) -> Workload:
+    """Gamma gaps of shape 1 are Poisson's, so asking for burstiness names the law."""
+    if w.arrivals.process == "poisson":
+        return _replaced(w, "--burstiness", {"process": "gamma", "burstiness": burstiness})
+    if w.arrivals.process in CURVES:
+        return _replaced(w, "--burstiness", {"gaps": "gamma", "burstiness": burstiness})
+    return w
+
+
+def _with_process(w: Workload, text: str, rate: float | None, concurrency: int | None) -> Workload:
+    if text == "trace" or text.startswith("trace:"):
+        file = text.removeprefix("trace").removeprefix(":")
         if not file:
             raise UsageError("a trace needs a file", where="--arrivals", remedy="write --arrivals trace:FILE")
-        arrivals = Arrivals(process="trace", file=file)
-        return replace(w, arrivals=arrivals, prompt_tokens=None, output_tokens=None)
-    known = [name for name in get_args(Process) if name not in ("trace", "at")]
-    if process not in known or file:
-        raise UsageError(
-            f"unknown arrival process '{text}'",
-            where="--arrivals",
-            remedy=did_you_mean(process, [*known, "trace:FILE"]),
+        trace = Arrivals(process="trace", file=file)
+        return replace(
+            w, arrivals=trace, prompt_tokens=None, output_tokens=None, prefix=None, sessions=None, duration=None
         )
-    if w.prompt_tokens is None or w.output_tokens is None:
+    found = read_arrivals(text, concurrency) if text not in _HOMOGENEOUS else None
+    if w.output_tokens is None or (w.prompt_tokens is None and (w.prompts is None or w.prompts.file is None)):
         raise UsageError(
-            f"workload '{w.name}' takes its lengths from a trace, so '{process}' has none",
+            f"workload '{w.name}' takes its lengths from a trace, so '{text}' has none",
             where="--arrivals",
-            remedy="give --prompt-tokens and --output-tokens in a workload file of its own",
+            remedy="add --prompt-tokens N and --output-tokens N",
         )
-    rate = rate if rate is not None else w.arrivals.rate
+    return _changed(w, "--arrivals", {"arrivals": found or _at_rate(w, text, rate)})
+
+
+def _at_rate(w: Workload, process: str, rate: float | None) -> Arrivals:
+    rate = rate if rate is not None else w.arrivals.mean_rate
     if rate is None:
         raise UsageError(f"'{process}' needs a rate", where="--arrivals", remedy="add --rate REQUESTS_PER_S")
     kind = cast(Literal["poisson", "constant", "gamma"], process)
-    base = Arrivals(process=kind, rate=1.0, burstiness=None)
     shape = (w.arrivals.burstiness or 1.0) if process == "gamma" else None
-    return replace(w, arrivals=_changed(base, "--rate", {"rate": rate, "burstiness": shape}))
+    return _changed(Arrivals(process=kind, rate=1.0), "--rate", {"rate": rate, "burstiness": shape})
 
 
-def _with_duration(w: Workload, duration_s: float) -> tuple[Workload, int]:
-    """The workload and the number of measured requests that fill ``duration_s``."""
+def _with_duration(w: Workload, duration_s: float) -> Workload:
+    """The workload with the measured requests that fill ``duration_s``."""
     if not (duration_s > 0 and math.isfinite(duration_s)):
         raise UsageError(f"duration must be greater than 0, got {duration_s:g} s", where="--duration")
     if w.arrivals.process == "trace":
         from pdbench.workload.traces import count_rows
 
         w = _replaced(w, "--duration", {"duration_s": duration_s})
-        return w, count_rows(w.arrivals)
-    if w.arrivals.rate is None:
+        return replace(w, num_requests=count_rows(w.arrivals))
+    if w.closed:
+        text = format_duration(round(duration_s * NS_PER_S))
+        return _closed_for(w, text)
+    if w.arrivals.process == "at":
         raise UsageError(f"workload '{w.name}' names its instants one by one", where="--duration")
-    return w, max(1, round(w.arrivals.rate * duration_s))
+    return _changed(w, "--duration", {"num_requests": expected_requests(w.arrivals, duration_s)})
+
+
+def _closed_for(w: Workload, text: str) -> Workload:
+    """A closed loop that now ends by time: the number of requests follows from it."""
+    try:
+        return replace(w, duration=text, num_requests=0)
+    except ValueError as error:
+        raise UsageError(str(error), where="--duration") from None

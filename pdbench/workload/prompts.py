@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Sequence
 
 import msgspec
 
@@ -72,20 +73,38 @@ class PromptMaker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         """How many words make ``n_tokens`` tokens, template included; at least one."""
         return max(1, round((n_tokens - self.overhead_tokens) * self.words_per_token))
 
-    def text(self, index: int, n_tokens: int) -> str:
+    def text(self, index: int, n_tokens: int, segments: Sequence[tuple[int, int]] = ()) -> str:
         """The prompt of request ``index``: ``words(n_tokens)`` words with single spaces between them.
 
         Two indexes of one run never get the same text as long as there are three words or more (two words:
-        262,144 indexes; one word: 512), because the first words spell the index.
+        262,144 indexes; one word: 512), because the first words spell the index. ``segments``: pieces (id, tokens) at
+        its start, the same words for whoever names the same id after the same pieces; what they leave is its own.
         """
         count = self.words(n_tokens)
-        seed = f"{self.salt}\x1f{index}".encode()
-        picks = list(struct.unpack(f"<{count}H", hashlib.shake_128(seed).digest(2 * count)))
-        offset = struct.unpack("<H", hashlib.shake_128(self.salt.encode()).digest(2))[0]
+        picks: list[int] = []
+        end = 0
+        for name, tokens in segments:
+            end += tokens
+            # Rounded from the prompt's start, so that prompts which share pieces cut them at the same words.
+            wanted = min(count, round(end * self.words_per_token)) - len(picks)
+            if wanted > 0:
+                picks += _picks(f"{self.salt}\x1fsegment\x1f{name}", wanted)
+        if len(picks) < count:
+            picks += self._own(index, count - len(picks))
+        return " ".join([WORDS[pick & _MASK] for pick in picks])
+
+    def _own(self, index: int, count: int) -> list[int]:
+        picks = _picks(f"{self.salt}\x1f{index}", count)
+        offset = _picks(self.salt, 1)[0]
         rest = index
         for place in range(min(3, count)):
             # The salt turns the first word, so that run after run starts elsewhere; the rest is plain
             # base 512.
             picks[place] = rest + offset
             rest >>= 9
-        return " ".join([WORDS[pick & _MASK] for pick in picks])
+        return picks
+
+
+def _picks(seed: str, count: int) -> list[int]:
+    """``count`` numbers below 65,536; fewer are the beginning of more."""
+    return list(struct.unpack(f"<{count}H", hashlib.shake_128(seed.encode()).digest(2 * count)))

@@ -10,13 +10,21 @@ message of a ``ValueError`` raised here, so messages start with the name of the 
 
 from __future__ import annotations
 
+import math
+
 import msgspec
+from msgspec.structs import force_setattr
 
-from pdbench.workload.arrival_spec import Arrivals
-from pdbench.workload.checks import LENGTH_MAX, not_negative, positive
+from pdbench.workload.arrival_spec import CURVES, Arrivals
+from pdbench.workload.checks import LENGTH_MAX, not_negative, positive, seconds
 from pdbench.workload.length_spec import Lengths
+from pdbench.workload.prompt_spec import Prefix, Prompts, Sessions
 
-__all__ = ["LENGTH_MAX", "Arrivals", "Lengths", "Sampling", "Workload"]
+__all__ = ["LENGTH_MAX", "Arrivals", "Lengths", "Prefix", "Prompts", "Sampling", "Sessions", "Workload"]
+
+_PER_STREAM = 20
+"""Requests a second that one stream of a closed loop of given duration is planned for at most."""
+_CLOSED_MAX = 200_000
 
 
 class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -32,8 +40,10 @@ class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One traffic pattern and the SLO it is judged by.
 
-    ``num_requests`` counts measured requests; ``warmup`` requests are extra. For a trace it is a limit: the
-    plan may hold fewer. Lengths given beside a trace replace the trace's own.
+    ``num_requests`` counts measured requests; ``warmup`` requests are extra. ``duration`` instead: as many as are
+    expected in that time; in a closed loop it ends the run, and both may be given. For a trace, and a curve whose
+    last rate is 0, ``num_requests`` is a limit: the plan may hold fewer. Lengths given beside a trace replace the
+    trace's own.
     """
 
     name: str
@@ -41,14 +51,20 @@ class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     arrivals: Arrivals
     prompt_tokens: Lengths | None = None
     output_tokens: Lengths | None = None
-    num_requests: int
+    num_requests: int = 0
+    duration: str | None = None
     warmup: int = 10
+    prefix: Prefix | None = None
+    sessions: Sessions | None = None
+    prompts: Prompts | None = None
     slo: list[str] = []
     sampling: Sampling = Sampling()
 
     def __post_init__(self) -> None:
         if not self.name:
             raise ValueError("name must not be empty")
+        if self.num_requests == 0 or self.duration is not None:
+            self._resolve_duration()
         positive("num_requests", self.num_requests)
         if self.num_requests > LENGTH_MAX:
             raise ValueError(f"num_requests must be at most {LENGTH_MAX}, got {self.num_requests}")
@@ -59,13 +75,78 @@ class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             raise ValueError(
                 f"num_requests is {self.num_requests} but arrivals.times_ms has {len(self.arrivals.times_ms)}"
             )
+        self._check_prompts()
         if any(not text.strip() for text in self.slo):
             raise ValueError("slo must not hold an empty objective")
 
+    @property
+    def closed(self) -> bool:
+        return self.arrivals.process == "closed"
+
+    @property
+    def duration_s(self) -> float | None:
+        """When a closed loop of given duration ends; ``None`` for whatever ends by its number of requests."""
+        return seconds("duration", self.duration) if self.duration is not None else None
+
+    def _resolve_duration(self) -> None:
+        """``num_requests`` from ``duration``, or from a curve that ends by itself."""
+        process, length_s = self.arrivals.process, self.duration_s
+        if length_s is not None and process in ("trace", "at"):
+            other = "arrivals.duration_s" if process == "trace" else "num_requests"
+            raise ValueError(f"duration does not apply to '{process}': give {other}")
+        if self.closed:
+            if length_s is not None and self.num_requests == 0:
+                force_setattr(self, "num_requests", min(_CLOSED_MAX, self._most_streams(length_s)))
+            return
+        if self.num_requests != 0 and length_s is not None:
+            raise ValueError("duration and num_requests both set the number of requests: give one")
+        force_setattr(self, "num_requests", expected_requests(self.arrivals, length_s))
+        force_setattr(self, "duration", None)
+
+    def _most_streams(self, length_s: float) -> int:
+        most = max(
+            (streams for _, streams in self.arrivals.points or ()), default=float(self.arrivals.concurrency or 1)
+        )
+        return max(1, math.ceil(most * length_s * _PER_STREAM))
+
     def _check_lengths(self, name: str, lengths: Lengths | None) -> None:
         if lengths is None:
-            if self.arrivals.process != "trace":
+            if self.arrivals.process != "trace" and not (name == "prompt_tokens" and self._real_text):
                 raise ValueError(f"{name} is required unless arrivals.process is 'trace'")
-        elif lengths.values is not None and len(lengths.values) < self.num_requests:
-            have = len(lengths.values)
+        elif lengths.distribution == "list" and len(lengths.values or ()) < self.num_requests:
+            have = len(lengths.values or ())
             raise ValueError(f"num_requests is {self.num_requests} but {name}.values has {have}")
+
+    @property
+    def _real_text(self) -> bool:
+        return self.prompts is not None and self.prompts.file is not None
+
+    def _check_prompts(self) -> None:
+        """What a prompt is made of comes from one place."""
+        process = self.arrivals.process
+        for name in ("prefix", "sessions"):
+            if getattr(self, name) is not None and (process == "trace" or self._real_text):
+                whose = "a trace" if process == "trace" else "prompts.file"
+                raise ValueError(f"{name} is for synthetic prompts, and {whose} brings its own")
+        if self.sessions is not None and process in ("closed", "at"):
+            raise ValueError(f"sessions does not apply to '{process}': turns are due think after one another")
+        if self.sessions is not None and self.prompt_tokens is not None and self.prompt_tokens.distribution == "list":
+            raise ValueError("sessions draws its lengths, so prompt_tokens cannot be a list")
+        if self._real_text and (self.prompt_tokens is not None or process == "trace"):
+            raise ValueError("prompts.file brings the lengths of prompts: leave out prompt_tokens, and no trace")
+
+
+def expected_requests(arrivals: Arrivals, duration_s: float | None) -> int:
+    """How many requests ``duration_s`` holds at the arrivals' rate, at least 1; without a duration, enough for all of
+    a curve that ends. 0 where neither says it."""
+    if arrivals.process in CURVES:
+        from pdbench.workload.curves import curve_of  # brings numpy, which few workloads need this early
+
+        curve = curve_of(arrivals)
+        if duration_s is not None:
+            return max(1, round(curve.expected(duration_s)))
+        # Poisson counts end within five standard deviations; those too many are beyond the curve's end.
+        return math.ceil(curve.total + 5 * math.sqrt(curve.total) + 10) if math.isfinite(curve.total) else 0
+    if duration_s is None or arrivals.rate is None:
+        return 0
+    return max(1, round(arrivals.rate * duration_s))

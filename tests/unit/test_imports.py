@@ -21,7 +21,7 @@ FLOORS = [
     {"measure"},
     {"stats", "hlog"},
     {"store", "load", "target", "settings", "accounts", "seeker"},
-    {"live", "auto"},
+    {"live", "auto", "wording"},
     {"run", "document", "searched", "tuned"},
     {"summary", "stage"},
     {"saturation"},
@@ -35,7 +35,7 @@ FLOORS = [
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 PURE = {"workload", "measure", "stats", "units", "order", "sentence", "serverside", "fairness", "accounts", "auto"}
-PURE_MAY = {"numpy", "pandas", "scipy", "msgspec", "pdbench"}
+PURE_MAY = {"numpy", "pandas", "scipy", "msgspec", "tokenizers", "pdbench"}
 STEERING = {
     f"load/{name}.py" for name in ("steer", "shape", "process", "fleet", "core", "muster", "round", "worker", "tick")
 } | {"locustfile.py"}

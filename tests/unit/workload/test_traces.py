@@ -16,7 +16,7 @@ AZURE = Path(__file__).parents[4] / "shared" / "traces" / "azure" / "AzureLLMInf
 def rows(tmp_path: Path, text: str) -> list[tuple[int, int, int]]:
     file = tmp_path / "t.csv"
     file.write_text(text)
-    return [(*row,) for row in read_slice(Arrivals(process="trace", file=str(file)))]
+    return [row[:3] for row in read_slice(Arrivals(process="trace", file=str(file)))]
 
 
 def test_stamps_keep_a_hundred_nanoseconds(tmp_path: Path) -> None:
@@ -72,4 +72,4 @@ def test_a_binary_file(tmp_path: Path) -> None:
 def test_the_published_trace() -> None:
     assert count_rows(Arrivals(process="trace", file=str(AZURE))) == 19_366
     head = next(iter(read_slice(Arrivals(process="trace", file=str(AZURE), start_row=1))))
-    assert head == (4_314_579_000, 396, 109)
+    assert head[:3] == (4_314_579_000, 396, 109)
