@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from pdbench.auto import auto_comparisons
 from pdbench.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_INVALID, EXIT_OK
 from pdbench.measure.slo import Objective
@@ -14,6 +16,7 @@ from pdbench.sentence import compare_sentence, run_sentence
 from pdbench.settings import Settings, workload_data
 from pdbench.stats.paired import MARGINS, PRIMARY, comparisons
 from pdbench.stats.sequential import Looks
+from pdbench.workload.notes import notes_of, planned_prompt_tokens
 from pdbench.workload.plan import Plan
 from pdbench.workload.spec import Workload
 
@@ -136,8 +139,8 @@ def _unit(metric: str) -> str:
 
 def offered_rate(workload: Workload, plans: Sequence[Plan]) -> float | None:
     """Requests/s: as the workload says, else as its plans measure; None when all are due at once."""
-    if workload.arrivals.rate is not None:
-        return workload.arrivals.rate
+    if workload.arrivals.mean_rate is not None:
+        return workload.arrivals.mean_rate
     rates = [plan.rate for plan in plans if math.isfinite(plan.rate)]
     return sum(rates) / len(rates) if rates else None
 
@@ -145,6 +148,7 @@ def offered_rate(workload: Workload, plans: Sequence[Plan]) -> float | None:
 def manifest(document: Document, plans: Sequence[Plan], settings: Settings, nonce: str, base: str) -> Document:
     """How the run came about: enough to repeat it, and to see why a repetition differs."""
     arms = document["fingerprint"].get("arms", {})
+    workload = msgspec.convert(document["workload"], Workload)
     return {
         "schema_version": SCHEMA_VERSION,
         "kind": document["kind"],
@@ -170,6 +174,8 @@ def manifest(document: Document, plans: Sequence[Plan], settings: Settings, nonc
         "plan_hashes": [plan.hash for plan in plans],
         "trace_rows_dropped": sum(plan.dropped for plan in plans),
         "salt_nonce": nonce,
+        "planned_prompt_tokens": planned_prompt_tokens(workload),
+        "notes": notes_of(workload),
         "prompt_token_source": {name: fields.get("prompt_token_source") for name, fields in arms.items()},
         "validity": document["validity"],
     }

@@ -22,6 +22,7 @@ from pdbench.serverside import ServerSide, dead_workers
 from pdbench.settings import Settings
 from pdbench.target import inspect
 from pdbench.target.arm import Arm
+from pdbench.wording import wording_of
 from pdbench.workload.plan import Plan
 from pdbench.workload.spec import Workload
 
@@ -123,18 +124,21 @@ def make_job(arm: Arm, plan: Plan, pair: int, ctx: RunContext) -> Job:
         raise PdbenchError("the arm was not started", where=arm.name)
     run_id = f"{ctx.nonce}-{pair}-{arm.name}"
     sampling = ctx.workload.sampling
+    maker = arm.prompts(salt=run_id)
     return Job(
         base_url=arm.server.base_url,
         api=arm.backend.api,
         model=facts.model,
         api_key_env=arm.backend.api_key_env,
         clock=ctx.settings.clock,
-        prompts=arm.prompts(salt=run_id),
+        prompts=maker,
         index=list(range(len(plan))),
         scheduled_ns=plan.scheduled_ns.tolist(),
         prompt_tokens=plan.prompt_tokens.tolist(),
         output_tokens=plan.output_tokens.tolist(),
         warmup=plan.warmup.tolist(),
+        concurrency=list(plan.concurrency),
+        **wording_of(arm, plan, ctx.workload, maker),
         ignore_eos=sampling.ignore_eos and facts.ignore_eos,
         temperature=sampling.temperature,
         continuous_usage=facts.continuous_usage,

@@ -85,6 +85,7 @@ class Overrides:
     rate: float | None = None
     burstiness: float | None = None
     arrivals: str | None = None
+    concurrency: int | None = None
     num_requests: int | None = None
     duration_s: float | None = None
     warmup: int | None = None
@@ -92,40 +93,57 @@ class Overrides:
     goodput: str | None = None
     time_scale: float | None = None
     length_scale: float | None = None
+    jitter: str | None = None
+    prompt_tokens: int | None = None
+    output_tokens: int | None = None
+    prompts: str | None = None
+    tokenizer: str | None = None
+    prompt_ids: bool = False
     slice: str | None = None
+    shape: Shape | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
 
 def load_workload(text: str, overrides: Overrides | None = None) -> Workload:
-    """A shipped name or a YAML file, with the options applied and every SLO parsed. Raises ``UsageError``."""
+    """A shipped name or a YAML file, with the options applied, every SLO parsed and a trace's jitter resolved.
+    Raises ``UsageError``."""
     doc = read(resources.find("workload", text))
     workload = convert(doc, Workload)
-    workload = _with_file_beside(workload, doc.path)
+    workload = _with_files_beside(workload, doc.path)
     for index, objective in enumerate(workload.slo):
         try:
             parse_objective(objective)
         except UsageError as error:
             raise UsageError(error.message, where=doc.where("slo", index), remedy=error.remedy) from error
-    return _apply(workload, overrides) if overrides is not None else workload
+    workload = _apply(workload, overrides) if overrides is not None else workload
+    return _with_jitter(workload)
 
 
 def _apply(workload: Workload, asked: Overrides) -> Workload:
     start_row, rows = _slice(asked.slice)
-    return with_overrides(
+    changed = with_overrides(
         workload,
         rate=asked.rate,
         burstiness=asked.burstiness,
         arrivals=asked.arrivals,
+        concurrency=asked.concurrency,
         num_requests=asked.num_requests,
         duration_s=asked.duration_s,
         warmup=asked.warmup,
         slo=_slo(asked),
         time_scale=asked.time_scale,
         length_scale=asked.length_scale,
+        jitter=asked.jitter,
+        prompt_tokens=asked.prompt_tokens,
+        output_tokens=asked.output_tokens,
+        prompts=asked.prompts,
+        tokenizer=asked.tokenizer,
+        prompt_ids=asked.prompt_ids or None,
         start_row=start_row,
         rows=rows,
         **asked.extra,
     )
+    return changed if asked.shape is None else with_shape(changed, asked.shape, asked.num_requests)
 
 
 def _slo(asked: Overrides) -> list[str] | None:
@@ -158,16 +176,33 @@ def _slice(text: str | None) -> tuple[int | None, int | None]:
     return int(first), int(last) - int(first)
 
 
-def _with_file_beside(workload: Workload, path: Path | None) -> Workload:
-    """A trace named in a YAML is looked for beside the YAML before the working directory."""
-    file = workload.arrivals.file
-    if file is None or path is None or Path(file).is_absolute():
+def _with_jitter(workload: Workload) -> Workload:
+    """``auto`` as what it means for this trace, so that the configuration says what is done."""
+    if workload.arrivals.process != "trace":
         return workload
-    beside = path.parent / file
-    if not beside.is_file():
+    from pdbench.workload.traces import with_jitter_resolved
+
+    return msgspec.structs.replace(workload, arrivals=with_jitter_resolved(workload.arrivals))
+
+
+def _with_files_beside(workload: Workload, path: Path | None) -> Workload:
+    """Files named in a YAML are looked for beside the YAML before the working directory."""
+    if path is None:
         return workload
-    arrivals = msgspec.structs.replace(workload.arrivals, file=str(beside))
-    return msgspec.structs.replace(workload, arrivals=arrivals)
+    changes = {}
+    for part in ("arrivals", "prompt_tokens", "output_tokens", "prompts"):
+        item = getattr(workload, part)
+        for name in ("file", "tokenizer"):
+            if (found := _beside(path, getattr(item, name, None))) is not None:
+                changes[part] = item = msgspec.structs.replace(item, **{name: found})
+    return msgspec.structs.replace(workload, **changes) if changes else workload
+
+
+def _beside(path: Path, file: str | None) -> str | None:
+    """The file beside ``path``, if there is one."""
+    if file is None or Path(file).is_absolute() or not (path.parent / file).exists():
+        return None
+    return str(path.parent / file)
 
 
 def workload_data(workload: Workload) -> dict[str, Any]:

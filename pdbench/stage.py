@@ -34,6 +34,7 @@ from pdbench.store import RunStore, new_run_dir
 from pdbench.target.arm import Arm
 from pdbench.target.backend import Backend
 from pdbench.target.fingerprint import git_sha, machine
+from pdbench.workload.notes import notes_of
 from pdbench.workload.plan import Plan, make_plan
 from pdbench.workload.spec import Workload
 
@@ -70,6 +71,8 @@ class Stage:
         make_plan(workload, seed=settings.seed, max_model_len=self._limit)
         self.run_dir = new_run_dir(settings.out_dir, workload.name, git_sha()[:7] or "nogit", datetime.now(UTC))
         progress.event(f"{kind}: workload {workload.name}, results in {self.run_dir}")
+        for note in notes_of(workload):
+            progress.event(f"note: {note}")
         self.arms = [Arm(backend, self.run_dir) for backend in backends]
         self.store = RunStore(self.run_dir)
         self.nonce = os.urandom(6).hex()

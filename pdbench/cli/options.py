@@ -14,6 +14,7 @@ import click
 if TYPE_CHECKING:
     from pdbench.fleetspec import FleetSpec
     from pdbench.settings import Overrides
+    from pdbench.workload.shapes import Shape
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -72,7 +73,13 @@ _WORKLOAD = [
     _option("-w", "--workload", metavar="NAME|FILE", help="What is sent, and when (default: chat)."),
     _option("--rate", type=float, metavar="REQ/S", help="Mean arrival rate."),
     _option("--burstiness", type=float, help="Shape of gamma gaps: 1 is Poisson, below 1 is burstier."),
-    _option("--arrivals", metavar="KIND", help="poisson, constant, gamma or trace:FILE."),
+    _option(
+        "--arrivals",
+        metavar="KIND",
+        help="poisson, constant, gamma, trace:FILE, ramp:1:8:60s, "
+        "step:2:8:30s, spike:2:10:20s:5s, diurnal:3:0.6:120s, curve:0s=1:30s=4 or closed.",
+    ),
+    _option("--concurrency", type=click.IntRange(min=1), metavar="N", help="Streams of a closed loop."),
     _option("--num-requests", type=int, metavar="N", help="Measured requests in a run."),
     _option("--duration", metavar="TIME", help="Instead of --num-requests, e.g. 60s."),
     _option("--warmup", type=int, metavar="N", help="Requests sent before the measured ones."),
@@ -85,8 +92,24 @@ _WORKLOAD = [
     _option("--goodput", metavar="M:MS ...", help="SLO in short, in ms: --goodput ttft:400 tpot:40."),
     _option("--time-scale", type=float, help="Multiply a trace's gaps."),
     _option("--length-scale", type=float, help="Multiply a trace's lengths."),
+    _option("--jitter", metavar="TIME|auto|off", help="Spread a trace's stamps that lie on a grid."),
+    _option("--prompt-tokens", type=int, metavar="N", help="Fixed length of prompts."),
+    _option("--output-tokens", type=int, metavar="N", help="Fixed length of answers."),
+    _option("--prompts", metavar="FILE", help="Real prompts from a JSONL file."),
+    _option("--tokenizer", metavar="PATH|NAME", help="Count prompt tokens exactly by this tokenizer."),
+    _option("--prompt-ids", is_flag=True, help="Send prompts as token ids (needs --tokenizer)."),
     _option("--slice", metavar="A:B", help="Rows A to B of a trace, B left out."),
     _option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the plans."),
+]
+_SHAPE = [
+    _option("--shape", metavar="FILE[:CLASS]", help="A Locust LoadTestShape that says how the load goes."),
+    _option(
+        "--shape-means",
+        type=click.Choice(["rate", "concurrency"]),
+        default="rate",
+        show_default=True,
+        help="What its user count is: requests/s, or open streams.",
+    ),
 ]
 _RUN = [
     _option("--max-concurrency", type=click.IntRange(min=1), metavar="N", help="Limit of open requests."),
@@ -136,7 +159,7 @@ def _stack(options: list[Callable[[Any], Any]]) -> Callable[[F], F]:
     return add
 
 
-workload_options = _stack(_WORKLOAD)
+workload_options = _stack([*_WORKLOAD, *_SHAPE])
 run_options = _stack([*_RUN, *_FLEET])
 output_options = _stack(_OUTPUT)
 comparison_options = _stack(_COMPARISON)
@@ -171,16 +194,39 @@ def overrides_of(values: dict[str, Any]) -> Overrides:
     from pdbench.units import NS_PER_S, parse_duration_ns
 
     duration = values["duration"]
+    duration_s = parse_duration_ns(duration, where="--duration") / NS_PER_S if duration else None
+    shape = _shape_of(values, duration_s)
     return Overrides(
         rate=values["rate"],
         burstiness=values["burstiness"],
         arrivals=values["arrivals"],
+        concurrency=values["concurrency"],
         num_requests=values["num_requests"],
-        duration_s=parse_duration_ns(duration, where="--duration") / NS_PER_S if duration else None,
+        duration_s=duration_s if shape is None else None,
+        shape=shape,
         warmup=values["warmup"],
         slo=tuple(values["slo"]),
         goodput=values["goodput"],
         time_scale=values["time_scale"],
         length_scale=values["length_scale"],
+        jitter=values["jitter"],
+        prompt_tokens=values["prompt_tokens"],
+        output_tokens=values["output_tokens"],
+        prompts=values["prompts"],
+        tokenizer=values["tokenizer"],
+        prompt_ids=values["prompt_ids"],
         slice=values["slice"],
     )
+
+
+def _shape_of(values: dict[str, Any], duration_s: float | None) -> Shape | None:
+    """The shape that ``--shape`` names, asked ahead of time what it will do. Raises ``UsageError``."""
+    if not values.get("shape"):
+        return None
+    from pdbench.errors import UsageError
+    from pdbench.load.shapefile import read_shape
+
+    for name in ("rate", "arrivals", "concurrency"):
+        if values.get(name) is not None and not (name == "arrivals" and values[name] in ("constant", "poisson")):
+            raise UsageError("--shape says how the load goes", where=f"--{name}", remedy="give one of the two")
+    return read_shape(values["shape"], values["shape_means"], duration_s)
