@@ -14,6 +14,7 @@ import pandas as pd
 from pdbench import serverside
 from pdbench.accounts import judge_separation, server_account
 from pdbench.fairness import ArmFacts, Fairness, facts_of, preflight
+from pdbench.measure.audit import Audit, worst
 from pdbench.measure.latency import Floats, floats
 from pdbench.measure.metrics import gaps_ns, handoff_gap_ms, measured, meets_jointly, request_metrics, summarise
 from pdbench.measure.separation import Separation
@@ -56,7 +57,21 @@ def judge_runs(runs: Sequence[RunResult], objectives: Sequence[Objective], setti
         interrupted=any(run.status == "interrupted" for run in runs),
         max_concurrency=settings.max_concurrency,
         receive_lag_p99_ns=max(lags) if lags else None,
+        audit=audit_of(runs),
     )
+
+
+def audit_of(runs: Sequence[RunResult]) -> Audit | None:
+    """The worst of what the client measured of itself; None where no engine came to its end."""
+    return worst([run.audit for run in runs if run.audit is not None])
+
+
+def disbelieved(requests: pd.DataFrame) -> list[str]:
+    """One warning for what servers said of themselves that cannot be true."""
+    notes = requests.loc[requests["note"] != "", "note"] if "note" in requests else ()
+    if not len(notes):
+        return []
+    return [f"the server's usage was not believed for {len(notes)} of {len(requests)} requests: {next(iter(notes))}"]
 
 
 def lost_workers(runs: Sequence[RunResult]) -> int | list[str]:
@@ -81,8 +96,11 @@ def arm_entry(
     reported = requests.loc[~requests["warmup"].to_numpy(dtype=bool), "prompt_tokens"].dropna()
     if len(reported):
         entry["prompt_tokens_reported"] = round(float(reported.mean()), 4)
+    if (audit := audit_of(runs)) is not None:
+        entry["audit"] = audit.document()
     entry |= _server_side(arm, runs, requests, tokens)
     warnings = list(arm.facts.warnings) if arm.facts else []
+    warnings += disbelieved(requests)
     warnings += _separation(arm, runs).warnings()
     warnings += steadiness(runs, process)
     if warnings:

@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 from pdbench.load.lag import LagSummary
+from pdbench.measure.audit import Audit, Spread
 
 Clock = Literal["kernel", "user"]
 
@@ -75,12 +76,26 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True, tag="delta"):
 
 
 class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the engine did, for the manifest and the audit. Lags include the warm-up."""
+    """What the engine did, for the manifest and the audit. Lags include the warm-up.
+
+    What the figures of the audit mean: ``pdbench.measure.audit.Audit``. ``None``: not measured here.
+    """
 
     clock: Clock
     timer: str
     dispatch_lag: LagSummary
     client_lag: LagSummary
+    loop_lag: LagSummary = LagSummary()
+    wake_lag: LagSummary = LagSummary()
+    cpu_share_p50: float | None = None
+    cpu_share_p99: float | None = None
+    cpu_share_max: float | None = None
+    cpu_wait_share: float | None = None
+    events_per_read: float | None = None
+    merged_share: float = 0.0
+    peak_rss_bytes: int = 0
+    steal_share: float | None = None
+    machine_load: float | None = None
     cpu_s: float
     wall_s: float
     connections_opened: int
@@ -92,6 +107,31 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     clock_offset_drift_ns: int
     python: str
     uvloop: str
+
+    def audit(self) -> Audit:
+        """What the run is judged by."""
+        p50, p99, most = self.cpu_share_p50, self.cpu_share_p99, self.cpu_share_max
+        cpu = None if p50 is None or p99 is None or most is None else Spread(p50, p99, most)
+        return Audit(
+            loop_lag_ms=_spread(self.loop_lag),
+            kernel_lag_ms=_spread(self.client_lag) if self.clock == "kernel" else None,
+            wake_lag_ms=_spread(self.wake_lag),
+            cpu_share=cpu,
+            cpu_wait_share=self.cpu_wait_share,
+            events_per_read=self.events_per_read,
+            max_events_per_read=self.max_events_per_read,
+            merged_share=self.merged_share,
+            clock_drift_us=self.clock_offset_drift_ns / 1e3,
+            peak_rss_bytes=self.peak_rss_bytes,
+            steal_share=self.steal_share,
+            load=self.machine_load,
+        )
+
+
+def _spread(lag: LagSummary) -> Spread | None:
+    if lag.p50_ms is None or lag.p99_ms is None or lag.max_ms is None:
+        return None
+    return Spread(lag.p50_ms, lag.p99_ms, lag.max_ms)
 
 
 class Final(msgspec.Struct, frozen=True, kw_only=True, tag="final"):

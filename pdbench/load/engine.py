@@ -32,9 +32,10 @@ from pdbench.load.clock import ClockOffset
 from pdbench.load.dial import resolve
 from pdbench.load.job import Job
 from pdbench.load.journal import Journal
+from pdbench.load.lag import LagSummary
 from pdbench.load.pipes import Inbox, Outbox, read_line
 from pdbench.load.pool import Pool
-from pdbench.load.probe import LagProbe
+from pdbench.load.probe import SelfProbe, machine_load, peak_rss_bytes
 from pdbench.load.recorder import Recorder
 from pdbench.load.sender import Sender
 from pdbench.load.timer import LEAD_NS
@@ -74,7 +75,7 @@ class Engine:
         )
         self._sender.pool = self._pool
         self._pool.requester = self._sender
-        self._probe = LagProbe(loop, self._recorder.client_lag) if self._clock is None else None
+        self._probe: SelfProbe | None = None
 
     @property
     def clock(self) -> delta.Clock:
@@ -111,6 +112,7 @@ class Engine:
             self.stop()
         elif not self._t0_ns and not self._over.done():
             self._t0_ns = message.t0_ns
+            self._probe = SelfProbe(self._loop)
             self._sender.start(message.t0_ns)
             self._loop.call_later(1.0, self._every_second)
 
@@ -150,19 +152,38 @@ class Engine:
                 waiting=sender.waiting,
                 tokens=recorder.tokens,
                 dispatch_lag=sender.dispatch_lag.summary(),
-                client_lag=recorder.client_lag.summary(),
+                client_lag=self._client_lag(),
                 ttft_hdr=ttft_hdr,
                 tbt_hdr=tbt_hdr,
                 done=done,
             )
         )
 
+    def _client_lag(self) -> LagSummary:
+        """By the kernel's stamps; where there are none, by the probe's alarms."""
+        if self._clock is not None:
+            return self._recorder.client_lag.summary()
+        return self._probe.loop_lag.summary() if self._probe is not None else LagSummary()
+
     def _final(self) -> delta.Final:
+        probe, recorder = self._probe, self._recorder
+        p50, p99, most = (probe.cpu_shares() if probe is not None else None) or (None, None, None)
         facts = delta.EngineFacts(
             clock=self.clock,
             timer=self._sender.timer,
             dispatch_lag=self._sender.dispatch_lag.summary(),
-            client_lag=self._recorder.client_lag.summary(),
+            client_lag=self._client_lag(),
+            loop_lag=probe.loop_lag.summary() if probe is not None else LagSummary(),
+            wake_lag=self._pool.wake.lag.summary(),
+            cpu_share_p50=p50,
+            cpu_share_p99=p99,
+            cpu_share_max=most,
+            cpu_wait_share=probe.cpu_wait_share if probe is not None else None,
+            events_per_read=recorder.events / recorder.reads if recorder.reads else None,
+            merged_share=recorder.merged_events / recorder.events if recorder.events else 0.0,
+            peak_rss_bytes=peak_rss_bytes(),
+            steal_share=probe.steal_share if probe is not None else None,
+            machine_load=machine_load(),
             cpu_s=round(time.process_time(), 4),
             wall_s=round((monotonic_ns() - self._started_ns) / 1e9, 4),
             connections_opened=self._pool.opened,

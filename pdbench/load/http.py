@@ -1,12 +1,14 @@
 """One HTTP/1.1 connection that carries one streamed answer after another.
 
 The head is checked the moment it is complete (status, event stream, no compression); the body is kept raw
-with its receive stamps and parsed later (``parse.py``). Only when much has piled up is it parsed on the spot,
-so that memory stays bounded whatever a server sends.
+with its receive stamps and parsed later (``parse.py``). When some has piled up the owner is told, to have it parsed
+in an idle moment; when much has, it is parsed on the spot: so memory stays bounded whatever a server sends, and
+thousands of streams stay small.
 """
 
 from __future__ import annotations
 
+from array import array
 from time import monotonic_ns
 from typing import Any, Protocol
 
@@ -15,9 +17,11 @@ import httptools
 from pdbench.load.parse import AnswerReader
 from pdbench.load.wire import Wire
 
-PENDING_BYTES = 64 * 1024  # about 250 events: under a millisecond to parse
+PENDING_BYTES = 64 * 1024  # about 200 events: under a millisecond to parse
+FILLED_BYTES = 6 * 1024  # 2,000 streams that hold this much are 12 MB
+_READ_OVERHEAD = 120  # what a pending read costs beside its bytes: a tuple, an int, an object's head
 MAX_BODY_BYTES = 256 * 1024 * 1024  # a million tokens' worth of events
-MAX_HEAD_BYTES = 64 * 1024
+MAX_HEAD_BYTES = 64 * 1024  # of a head, of trailers, or of chunk extensions without a byte of body
 EXCERPT_BYTES = 4096
 
 
@@ -30,12 +34,14 @@ class Exchange:
         "end_ns",
         "excerpt",
         "fault",
+        "filled",
         "last_ns",
         "lost",
         "pending",
         "pending_bytes",
         "position",
         "reader",
+        "retry_after",
         "size",
         "status",
         "user_lag_ns",
@@ -51,10 +57,12 @@ class Exchange:
         self.last_ns = 0
         self.pending: list[tuple[int, bytes]] = []
         self.pending_bytes = 0
+        self.filled = False  # the owner knows that there is something to parse
         self.size = 0
         self.reader = AnswerReader()
         self.excerpt = b""  # the beginning of an answer that is no event stream
-        self.user_lag_ns: list[int] = []
+        self.retry_after = ""
+        self.user_lag_ns = array("q")
         self.data_reads = 0
 
     @property
@@ -68,12 +76,16 @@ class Exchange:
             self.reader.feed(stamp_ns, data)
         self.pending.clear()
         self.pending_bytes = 0
+        self.filled = False
 
 
 class Owner(Protocol):
     """Who is told when a connection's exchange, or the connection itself, has ended."""
 
     def exchange_ended(self, connection: HttpConnection, exchange: Exchange, reusable: bool) -> None: ...
+
+    def exchange_filled(self, exchange: Exchange) -> None:
+        """There is something to parse, when there is time."""
 
     def connection_closed(self, connection: HttpConnection) -> None:
         """It was idle, or its exchange has just been reported as ended."""
@@ -99,8 +111,8 @@ class HttpConnection:
         self.opened_ns = monotonic_ns()
         self.answers = 0
 
-    def send(self, exchange: Exchange, data: bytes) -> int:
-        """Start an exchange; returns the send stamp (CLOCK_MONOTONIC ns)."""
+    def send(self, exchange: Exchange, data: bytes) -> tuple[int, int]:
+        """Start an exchange; returns the stamps before and after the write (CLOCK_MONOTONIC ns)."""
         assert self.wire is not None
         self._exchange = exchange
         self._in_body = self._complete = self._until_close = False
@@ -123,22 +135,32 @@ class HttpConnection:
         exchange.data_reads += 1
         if self._kernel_stamps:
             exchange.user_lag_ns.append(read_ns - stamp_ns)
-        if not self._in_body:
-            self._head_bytes += len(data)
+        size = exchange.size
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             exchange.fault = exchange.fault or f"the answer is not HTTP/1.1: {error}"
-        if not self._in_body and self._head_bytes > MAX_HEAD_BYTES:
-            exchange.fault = exchange.fault or f"the answer's head is larger than {MAX_HEAD_BYTES} bytes"
-        if exchange.pending_bytes > PENDING_BYTES:
-            exchange.settle()
-            exchange.fault = exchange.fault or exchange.reader.error
+        if exchange.size == size:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                what = "trailer" if self._in_body else "head"
+                exchange.fault = exchange.fault or f"the answer's {what} is larger than {MAX_HEAD_BYTES} bytes"
+        if exchange.pending_bytes > FILLED_BYTES:
+            self._filled(exchange)
         if self._complete:
             exchange.clean = True
             self._end(self._keep_alive and not exchange.fault)
         elif exchange.fault:
             self._end(reusable=False)
+
+    def _filled(self, exchange: Exchange) -> None:
+        """Have it parsed, sooner or now. What does not parse ends the exchange: nothing after it would count."""
+        if exchange.pending_bytes > PENDING_BYTES:
+            exchange.settle()
+        elif not exchange.filled:
+            exchange.filled = True
+            self._owner.exchange_filled(exchange)
+        exchange.fault = exchange.fault or exchange.reader.error
 
     def on_lost(self, error: str) -> None:
         exchange = self._exchange
@@ -146,7 +168,7 @@ class HttpConnection:
         if exchange is None:
             self._shut()
             return
-        if self._until_close and not error:
+        if self._until_close and self._in_body and not error:
             exchange.clean = True
         exchange.lost = error or "the server closed the connection"
         self._end(reusable=False)
@@ -178,12 +200,12 @@ class HttpConnection:
         self._head = {}
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if len(self._head) < 256:
+        if len(self._head) < 256 and not self._in_body:
             self._head[name.lower()] = value
 
     def on_headers_complete(self) -> None:
         exchange = self._exchange
-        if exchange is None:
+        if exchange is None or self._complete:  # an answer that nobody asked for, right behind ours
             return
         self._status = self._parser.get_status_code()
         if self._status < 200:
@@ -194,11 +216,12 @@ class HttpConnection:
         self._until_close = (
             b"content-length" not in head and b"chunked" not in head.get(b"transfer-encoding", b"").lower()
         )
-        exchange.fault = head_fault(self._status, head)
+        exchange.retry_after = _text(head.get(b"retry-after", b""))
+        exchange.fault = exchange.fault or head_fault(self._status, head)
 
     def on_body(self, data: bytes) -> None:
         exchange = self._exchange
-        if exchange is None:
+        if exchange is None or self._complete:
             return
         exchange.size += len(data)
         if exchange.size > MAX_BODY_BYTES:
@@ -206,14 +229,16 @@ class HttpConnection:
             return
         if self._status == 200:
             exchange.pending.append((self._stamp_ns, data))
-            exchange.pending_bytes += len(data)
+            exchange.pending_bytes += len(data) + _READ_OVERHEAD
         elif len(exchange.excerpt) < EXCERPT_BYTES:
-            exchange.excerpt += data[:EXCERPT_BYTES]
+            exchange.excerpt = (exchange.excerpt + data)[:EXCERPT_BYTES]
         elif exchange.size > PENDING_BYTES:
             exchange.fault = exchange.fault or "the error answer is too long"
 
     def on_message_complete(self) -> None:
-        if self._status >= 200:
+        if self._complete:
+            self._keep_alive = False
+        elif self._status >= 200:
             self._complete = True
             self._keep_alive = self._parser.should_keep_alive()  # the parser forgets it on return
 

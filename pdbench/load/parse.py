@@ -7,7 +7,8 @@ Servers differ. A token-bearing chunk has non-empty ``text``, ``content``, ``rea
 ``reasoning`` or ``tool_calls``: role-only chunks, ``"content": null``, usage-only chunks and comments are
 not tokens (counting them would call the first role chunk the first token). ``usage`` comes in every chunk,
 in the last one, or in one of its own with empty ``choices``. An error may arrive inside a 200 stream.
-``[DONE]`` may be missing.
+``[DONE]`` may be missing. A ``usage`` that cannot be true (no count, more tokens than were asked for, fewer than
+chunks that bear one) is noted and not believed.
 """
 
 from __future__ import annotations
@@ -36,20 +37,18 @@ class _Choice(msgspec.Struct):
     finish_reason: str | None = None
 
 
-class _Usage(msgspec.Struct):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-
-
 class _Body(msgspec.Struct):
     choices: list[_Choice] | None = None
-    usage: _Usage | None = None
+    usage: Any = None
     error: Any = None
     object: str | None = None
     message: Any = None
 
 
 _decode = msgspec.json.Decoder(_Body).decode
+# Not JSON, nested beyond the interpreter's stack, or a number beyond its limits.
+_NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError, OverflowError)
+_MOST_TOKENS = 1 << 31
 
 
 def _bears_token(choices: list[_Choice]) -> bool:
@@ -73,7 +72,7 @@ def body_excerpt(body: bytes) -> str:
     """What an error answer says, for the record: its JSON message, else its beginning."""
     try:
         parsed = msgspec.json.decode(body)
-    except msgspec.DecodeError:
+    except _NOT_JSON:
         return error_text(body[:300].decode("utf-8", "replace"))
     if isinstance(parsed, dict):
         return error_text(parsed.get("error") or parsed.get("detail") or parsed)
@@ -113,6 +112,7 @@ class AnswerReader:
         "_cumulative",
         "_events",
         "_last_ns",
+        "_odd",
         "_sse",
         "_streak",
         "chunk_ns",
@@ -121,6 +121,7 @@ class AnswerReader:
         "error",
         "finish_reason",
         "max_events_per_read",
+        "merged_events",
         "prompt_tokens",
     )
 
@@ -137,6 +138,8 @@ class AnswerReader:
         self.done = False
         self.error = ""
         self.max_events_per_read = 0
+        self.merged_events = 0
+        self._odd = ""
 
     def feed(self, t_ns: int, data: bytes) -> None:
         """``data`` was received at ``t_ns``. After ``[DONE]`` or a protocol error the rest is ignored."""
@@ -168,7 +171,7 @@ class AnswerReader:
         except msgspec.ValidationError as error:
             self.error = f"event {self._events} has an unexpected shape: {error}"
             return
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except _NOT_JSON:
             self.error = f"event {self._events} is not JSON: {error_text(data[:80].decode('utf-8', 'replace'))}"
             return
         if body.error or body.object == "error":
@@ -177,7 +180,7 @@ class AnswerReader:
         self._chunk(t_ns, body)
 
     def _chunk(self, t_ns: int, body: _Body) -> None:
-        running = self._usage(body.usage) if body.usage is not None else None
+        running = self._usage(body.usage) if body.usage else None
         if not body.choices:
             return
         for choice in body.choices:
@@ -188,17 +191,46 @@ class AnswerReader:
         self._cumulative.append(running)
         self._streak = self._streak + 1 if t_ns == self._last_ns else 1
         self._last_ns = t_ns
+        if self._streak > 1:
+            self.merged_events += 1 + (self._streak == 2)
         self.max_events_per_read = max(self.max_events_per_read, self._streak)
 
-    def _usage(self, usage: _Usage) -> int | None:
-        if usage.prompt_tokens is not None:
-            self.prompt_tokens = usage.prompt_tokens
-        if usage.completion_tokens is not None:
-            self.completion_tokens = usage.completion_tokens
-        return usage.completion_tokens
+    def _usage(self, usage: Any) -> int | None:
+        if not isinstance(usage, dict):
+            self._odd = "usage is no object"
+            return None
+        prompt, completion = self._count(usage, "prompt_tokens"), self._count(usage, "completion_tokens")
+        if prompt is not None:
+            self.prompt_tokens = prompt
+        if completion is not None:
+            self.completion_tokens = completion
+        return completion
 
-    def counted(self) -> Counted:
-        return count_tokens(self._cumulative, self.completion_tokens)
+    def _count(self, usage: dict[str, Any], name: str) -> int | None:
+        value = usage.get(name)
+        if value is None:
+            return None
+        if type(value) is int and 0 <= value < _MOST_TOKENS:
+            return value
+        plain = isinstance(value, str | float) or (isinstance(value, int) and abs(value) < 1 << 64)
+        self._odd = f"usage.{name} is {str(value)[:40] if plain else type(value).__name__}, not a count"
+        return None
+
+    def note(self, asked: int | None = None) -> str:
+        """What is wrong with the server's ``usage``; ``""`` when nothing is known to be. ``asked``: max_tokens."""
+        total, chunks = self.completion_tokens, len(self.chunk_ns)
+        if total is not None and asked is not None and total > asked:
+            return f"usage says {total} tokens, at most {asked} were asked for"
+        if total is not None and total < chunks:
+            return f"usage says {total} tokens, {chunks} chunks bore one"
+        return self._odd
+
+    def counted(self, asked: int | None = None) -> Counted:
+        """Tokens per chunk. A usage that ``note`` objects to is not believed: each chunk counts as one token."""
+        total = self.completion_tokens
+        if total is not None and (total < len(self.chunk_ns) or (asked is not None and total > asked)):
+            return Counted([1] * len(self.chunk_ns), "chunks")
+        return count_tokens(self._cumulative, total)
 
     def verdict(self, ended: bool, lost: str, wanted: int | None = None) -> tuple[Status, str]:
         """``ok`` or ``error`` with its text, for a 200 event stream.

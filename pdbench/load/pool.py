@@ -18,7 +18,7 @@ from pdbench.load.clock import ClockOffset
 from pdbench.load.dial import Address, Dial
 from pdbench.load.http import Exchange, HttpConnection
 from pdbench.load.job import Endpoint
-from pdbench.load.wire import KernelWire, Pacer, UserWire
+from pdbench.load.wire import KernelWire, Pacer, UserWire, Wake
 
 CONNECT_TIMEOUT_S = 5.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 1.0
@@ -36,6 +36,9 @@ class Requester(Protocol):
 
     def exchange_ended(self, connection: HttpConnection, exchange: Exchange) -> None:
         """An answer ended, well or not; the connection is back in the pool already, if it can be."""
+
+    def exchange_filled(self, exchange: Exchange) -> None:
+        """An answer has something to parse, when there is time."""
 
 
 class Pool:
@@ -56,6 +59,7 @@ class Pool:
         self._pacer = pacer
         self._clock = clock
         self._tls = tls
+        self.wake = Wake(loop)
         self._idle: list[HttpConnection] = []
         self._dials: set[Dial] = set()
         self._handshakes: set[asyncio.Task[None]] = set()
@@ -138,7 +142,7 @@ class Pool:
         task.add_done_callback(self._handshakes.discard)
 
     async def _user_wire(self, connection: HttpConnection, sock: socket.socket) -> None:
-        wire = UserWire(connection, self._pacer)
+        wire = UserWire(connection, self._pacer, self.wake, sock if self._tls is None else None)
         name = self._endpoint.host if self._tls is not None else None
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
@@ -175,6 +179,10 @@ class Pool:
             self._idle.append(connection)
         if self.requester is not None:
             self.requester.exchange_ended(connection, exchange)
+
+    def exchange_filled(self, exchange: Exchange) -> None:
+        if self.requester is not None:
+            self.requester.exchange_filled(exchange)
 
     def connection_closed(self, connection: HttpConnection) -> None:
         if connection in self._idle:

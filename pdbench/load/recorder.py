@@ -30,7 +30,8 @@ def outcome(flight: Flight, wanted: int | None) -> tuple[Status, str]:
     if exchange.status is None:
         return "error", exchange.fault or f"{exchange.lost or 'no answer'} before an answer came"
     if exchange.status in REJECTED:
-        return "rejected", f"HTTP {exchange.status}: {body_excerpt(exchange.excerpt)}"
+        later = f" (Retry-After {exchange.retry_after})" if exchange.retry_after else ""
+        return "rejected", f"HTTP {exchange.status}{later}: {body_excerpt(exchange.excerpt)}"
     if exchange.fault:
         return "error", exchange.fault
     if exchange.status != 200:
@@ -53,6 +54,8 @@ class Recorder:
         self.ok = 0
         self.tokens = 0
         self.reads = 0
+        self.events = 0
+        self.merged_events = 0
         self.max_events_per_read = 0
 
     def take(self, flight: Flight) -> None:
@@ -61,6 +64,8 @@ class Recorder:
         self.recorded += 1
         self.ok += record.status == "ok"
         self.reads += record.reads
+        self.events += len(record.chunk_ns)
+        self.merged_events += record.merged_events
         self.max_events_per_read = max(self.max_events_per_read, record.max_events_per_read)
         self.client_lag.extend(record.user_lag_ns)
         self._live(record)
@@ -71,7 +76,7 @@ class Recorder:
         exchange.settle()
         status, error = outcome(flight, job.output_tokens[at] if job.ignore_eos else None)
         reader = exchange.reader
-        counted = reader.counted()
+        counted = reader.counted(job.output_tokens[at])
         end_ns = exchange.end_ns if flight.status is None else flight.end_ns
         return RequestRecord(
             index=job.index[at],
@@ -85,13 +90,16 @@ class Recorder:
             planned_prompt_tokens=job.prompt_tokens[at],
             planned_output_tokens=job.output_tokens[at],
             prompt_tokens=reader.prompt_tokens,
-            output_tokens=reader.completion_tokens,
+            output_tokens=reader.completion_tokens if counted.source != "chunks" else None,
             chunk_ns=reader.chunk_ns,
             chunk_tokens=counted.tokens,
             token_source=counted.source,
-            user_lag_ns=exchange.user_lag_ns,
+            user_lag_ns=exchange.user_lag_ns.tolist(),
             reads=exchange.data_reads,
             max_events_per_read=reader.max_events_per_read,
+            merged_events=reader.merged_events,
+            write_ns=flight.write_ns,
+            note=reader.note(job.output_tokens[at]),
             request_id=self._bodies.request_id(at),
         )
 

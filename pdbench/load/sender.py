@@ -1,14 +1,14 @@
-"""The open loop: every request goes out at its instant, whatever the server does.
+"""Every request goes out when it falls due (``offer.py``: open loop or closed).
 
 Nothing on the way of a due request waits: its bytes are made, its connection is open, the alarm rings at the
-nanosecond, and reads let it pass between them. ``sent_ns`` is taken at the socket write. What follows the end
-of a request (parsing, journal) is left to idle moments.
+nanosecond, and reads let it pass between them. ``sent_ns`` is taken right before the socket write, and how long
+the write took right after: the process can lose its core in between, and then the dispatch lag must say so. What
+follows the end of a request (parsing, journal) is left to idle moments.
 """
 
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable
 from time import monotonic_ns
@@ -18,11 +18,11 @@ from pdbench.load.http import Exchange, HttpConnection
 from pdbench.load.idle import IdleWork
 from pdbench.load.job import Job
 from pdbench.load.lag import LagLog
+from pdbench.load.offer import NEVER_NS, ClosedLoop, Offer, OpenLoop
 from pdbench.load.pool import Pool
 from pdbench.load.timer import make_alarm
 from pdbench.measure.records import Status
 
-NEVER_NS = 1 << 62
 LOOKAHEAD = 256  # bodies made ahead: more than any burst a schedule of open-loop arrivals is likely to hold
 LOOKAHEAD_LOW = 32  # below this a body is made at any moment: made on the send path it would cost more
 LOOKAHEAD_BYTES = 32 << 20
@@ -36,13 +36,25 @@ _STALE_NS = 1_000_000_000  # a connection idle this long may have been closed by
 class Flight:
     """One request from its instant to its end. ``status`` ``""`` means: the answer decides."""
 
-    __slots__ = ("data", "end_ns", "error", "exchange", "position", "retried", "scheduled_ns", "sent_ns", "status")
+    __slots__ = (
+        "data",
+        "end_ns",
+        "error",
+        "exchange",
+        "position",
+        "retried",
+        "scheduled_ns",
+        "sent_ns",
+        "status",
+        "write_ns",
+    )
 
     def __init__(self, position: int, scheduled_ns: int, data: bytes) -> None:
         self.position = position
         self.scheduled_ns = scheduled_ns
         self.data = data
         self.sent_ns: int | None = None
+        self.write_ns = 0
         self.exchange: Exchange | None = None
         self.retried = False
         self.status: Status | None = None
@@ -67,7 +79,8 @@ class Sender:
         self._bodies = bodies
         self._on_flight_end = on_flight_end
         self._on_all_ended = on_all_ended
-        self._due: list[int] = []
+        self._offer: Offer = _offer(job, 0)  # until t0 is known: how many connections to open
+        self._ahead = max(LOOKAHEAD, self._offer.coming(0))
         self._made: deque[bytes] = deque()
         self._made_bytes = 0
         self._making = False
@@ -105,21 +118,19 @@ class Sender:
         limit = monotonic_ns() + _PREFILL_NS
         while self._wants_bodies() and monotonic_ns() < limit:
             self._make_body()
-        return self._spare(self._job.scheduled_ns, 0)
+        return self._spare(0)
 
     def start(self, t0_ns: int) -> None:
-        self._due = [t0_ns + offset for offset in self._job.scheduled_ns]
-        self._drain_ns = self._due[-1] + round(self._job.drain_timeout_s * 1e9)
-        self.due_ns = self._due[0]
-        self._alarm.set(self.due_ns)
+        self._offer = _offer(self._job, t0_ns)
+        self._look_ahead()
         self._refill()
         self._housekeep()
 
     def stop(self) -> None:
         """Offer nothing more; what is open becomes ``unfinished``."""
+        self._offer.stop()
         self.due_ns = NEVER_NS
         self._drain_ns = 0
-        self._due = self._due[: self.offered]
         self._expire(monotonic_ns())
         self._check_over()
 
@@ -127,20 +138,24 @@ class Sender:
 
     def fire(self) -> None:
         """Send what is due (the alarm rings, or a read found the time come)."""
-        due = self._due
-        at = self.offered
-        while at < len(due) and due[at] <= monotonic_ns():
+        while (due_ns := self._offer.pop(monotonic_ns())) is not None:
+            at = self.offered
             self.offered = at + 1
-            flight = Flight(at, due[at], self._next_body(at))
+            flight = Flight(at, due_ns, self._next_body(at))
             self._open[at] = flight
             self._waiting.append(flight)
             self._pump()
-            at += 1
-        self.due_ns = due[at] if at < len(due) else NEVER_NS
-        if at < len(due):
-            self._alarm.set(self.due_ns)
+        self._look_ahead()
         self._refill()
         self.idle.kick()
+        self._check_over()
+
+    def _look_ahead(self) -> None:
+        self.due_ns = self._offer.due_ns
+        if self.due_ns < NEVER_NS:
+            self._alarm.set(self.due_ns)
+        if self._drain_ns == NEVER_NS and self._offer.last_ns < NEVER_NS:
+            self._drain_ns = self._offer.last_ns + round(self._job.drain_timeout_s * 1e9)
 
     def _pump(self) -> None:
         """Send waiting requests while there are slots and connections."""
@@ -159,10 +174,11 @@ class Sender:
 
     def _send(self, flight: Flight, connection: HttpConnection) -> None:
         flight.exchange = Exchange(flight.position)
-        flight.sent_ns = connection.send(flight.exchange, flight.data)
+        flight.sent_ns, done_ns = connection.send(flight.exchange, flight.data)
+        flight.write_ns = done_ns - flight.sent_ns
         self._connections[flight.position] = connection
         self.sent += not flight.retried
-        self.dispatch_lag.add(flight.sent_ns - flight.scheduled_ns)
+        self.dispatch_lag.add(done_ns - flight.scheduled_ns)
 
     # bodies
 
@@ -176,7 +192,7 @@ class Sender:
 
     def _wants_bodies(self) -> bool:
         ahead = len(self._made)
-        return ahead < LOOKAHEAD and self._made_bytes < LOOKAHEAD_BYTES and self.offered + ahead < len(self._job)
+        return ahead < self._ahead and self._made_bytes < LOOKAHEAD_BYTES and self.offered + ahead < len(self._job)
 
     def _make_body(self) -> None:
         data = self._bodies.make(self.offered + len(self._made))
@@ -205,6 +221,9 @@ class Sender:
     def connection_failed(self, error: str) -> None:
         if self._waiting and self._slots() > 0:
             self._end(self._waiting[0], "error", error)
+
+    def exchange_filled(self, exchange: Exchange) -> None:
+        self.idle.add(exchange.settle)
 
     def exchange_ended(self, connection: HttpConnection, exchange: Exchange) -> None:
         flight = self._open.get(exchange.position)
@@ -238,11 +257,15 @@ class Sender:
         flight.end_ns = monotonic_ns()
         flight.data = b""
         self.idle.add(lambda: self._on_flight_end(flight))
+        answered = status is None and flight.exchange is not None and flight.exchange.end_ns
+        self._offer.freed(answered or flight.end_ns)
+        if self._offer.due_ns <= flight.end_ns:  # a closed loop's stream is free
+            self.fire()
         self._pump()
         self._check_over()
 
     def _check_over(self) -> None:
-        if self._open or self._over or self.offered < len(self._due):
+        if self._open or self._over or not self._offer.over:
             return
         self._over = True
         self._alarm.close()
@@ -258,7 +281,7 @@ class Sender:
         now = monotonic_ns()
         self._expire(now)
         if not self._over:
-            self.pool.keep_spare(self._spare(self._due, now))
+            self.pool.keep_spare(self._spare(now))
 
     def _expire(self, now: int) -> None:
         while self._open:
@@ -273,11 +296,18 @@ class Sender:
     def _drained(self, now: int) -> bool:
         return now >= self._drain_ns
 
-    def _spare(self, due: list[int], now: int) -> int:
+    def _spare(self, now: int) -> int:
         """Connections to keep idle: what the plan needs in the next second."""
-        coming = bisect_right(due, now + _SPARE_AHEAD_NS, self.offered) - self.offered
+        coming = self._offer.coming(now + _SPARE_AHEAD_NS)
         if coming == 0:
             return 0
-        spare = min(max(coming + 2, _SPARE_MIN), _SPARE_MAX)
+        most = max(_SPARE_MAX, coming) if self._job.concurrency else _SPARE_MAX  # a closed loop knows what it needs
+        spare = min(max(coming + 2, _SPARE_MIN), most)
         limit = self._job.max_concurrency
         return spare if limit is None else min(spare, limit - self.in_flight)
+
+
+def _offer(job: Job, t0_ns: int) -> Offer:
+    if job.concurrency:
+        return ClosedLoop([(t0_ns + at_ns, streams) for at_ns, streams in job.concurrency], len(job))
+    return OpenLoop([t0_ns + offset for offset in job.scheduled_ns])

@@ -30,11 +30,12 @@ class Event(NamedTuple):
 class SseParser:
     """``feed(bytes)`` returns the events that these bytes completed, in order."""
 
-    __slots__ = ("_data", "_limit", "_name", "_rest", "_size", "_skip_lf", "_start")
+    __slots__ = ("_data", "_limit", "_name", "_rest", "_rest_size", "_size", "_skip_lf", "_start")
 
     def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         self._limit = max_event_bytes
-        self._rest = b""  # the unfinished last line
+        self._rest: list[bytes] = []  # the unfinished last line, in pieces: joining each would be quadratic
+        self._rest_size = 0
         self._data: list[bytes] = []
         self._name = b""
         self._size = 0
@@ -52,20 +53,26 @@ class SseParser:
         if b"\r" in data:
             self._skip_lf = data.endswith(b"\r")
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        lines = (self._rest + data).split(b"\n")
-        self._rest = lines.pop()
         events: list[Event] = []
+        lines = data.split(b"\n")
+        rest = lines.pop()
+        if lines and self._rest:
+            lines[0] = b"".join(self._rest) + lines[0]
+            self._rest, self._rest_size = [], 0
         for line in lines:
             self._line(line, events)
-        if len(self._rest) + self._size > self._limit:
+        if rest:
+            self._rest.append(rest)
+            self._rest_size += len(rest)
+        if self._rest_size + self._size > self._limit:
             raise SseOverflow(f"an event is larger than {self._limit} bytes")
         return events
 
     def _skip_mark(self, data: bytes) -> bytes:
         """Drop a byte-order mark, which may come in pieces."""
-        data, self._rest = self._rest + data, b""
+        data, self._rest = b"".join(self._rest) + data, []
         if len(data) < len(_BOM) and _BOM.startswith(data):
-            self._rest = data
+            self._rest = [data]
             return b""
         self._start = False
         return data.removeprefix(_BOM)
@@ -81,7 +88,7 @@ class SseParser:
         field, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if field == b"data":
-            self._size += len(value)
+            self._size += len(value) + 1
             if self._size > self._limit:
                 raise SseOverflow(f"an event is larger than {self._limit} bytes")
             self._data.append(value)

@@ -6,7 +6,8 @@ is late by the length of the burst, the kernel's is not. If one read took severa
 last one's.
 
 ``UserWire``: an asyncio Protocol, for TLS and for other systems. The stamp is the first thing taken when
-bytes are handed over.
+bytes are handed over. Streams that emit together wake the loop once and are then stamped one after another:
+``Wake`` notes how long after the first each of the others was (no other measure of load sees that).
 
 Between two reads both let a due request out first (``Pacer``), so that a burst of answers does not delay
 the next question.
@@ -15,6 +16,7 @@ the next question.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import struct
 import sys
@@ -22,6 +24,7 @@ from time import monotonic_ns
 from typing import Protocol, cast
 
 from pdbench.load.clock import ClockOffset
+from pdbench.load.lag import LagLog
 
 SO_TIMESTAMPNS = 35  # asm-generic/socket.h, "_OLD" layout: two native longs; Python has no name for it
 _STAMP = struct.Struct("@qq")
@@ -43,8 +46,11 @@ class Receiver(Protocol):
 class Wire(Protocol):
     """A connected socket."""
 
-    def write(self, data: bytes) -> int:
-        """Hand bytes to the socket; returns CLOCK_MONOTONIC ns taken just before."""
+    def write(self, data: bytes) -> tuple[int, int]:
+        """Hand bytes to the socket; returns CLOCK_MONOTONIC ns taken just before and just after.
+
+        The process may lose its core between stamp and write: the first byte left between the two.
+        """
 
     def close(self) -> None:
         """Close at once; no callback comes after."""
@@ -71,6 +77,27 @@ def kernel_stamps_work() -> bool:
     return True
 
 
+class Wake:
+    """One wake-up of the event loop: how long its later reads waited for its earlier ones."""
+
+    __slots__ = ("_began_ns", "_loop", "lag")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._began_ns = 0
+        self.lag = LagLog()
+
+    def read(self, now_ns: int) -> None:
+        """A read at this instant; the wake-up ends when the loop comes round."""
+        if not self._began_ns:
+            self._began_ns = now_ns
+            self._loop.call_soon(self._end)
+        self.lag.add(now_ns - self._began_ns)
+
+    def _end(self) -> None:
+        self._began_ns = 0
+
+
 class KernelWire:
     """See the module's docstring."""
 
@@ -93,7 +120,7 @@ class KernelWire:
         self._out: memoryview | None = None
         loop.add_reader(self._fd, self._readable)
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes) -> tuple[int, int]:
         now = monotonic_ns()
         try:
             sent = self._sock.send(data)
@@ -102,11 +129,12 @@ class KernelWire:
         except OSError as error:
             # Said later: the caller is still noting that the request went out.
             self._loop.call_soon(self._lose, _reason(error))
-            return now
+            return now, now
+        done = monotonic_ns()
         if sent < len(data):
             self._out = memoryview(data)[sent:]
             self._loop.add_writer(self._fd, self._writable)
-        return now
+        return now, done
 
     def _writable(self) -> None:
         if self._out is None or self._receiver is None:
@@ -162,9 +190,12 @@ class KernelWire:
 class UserWire(asyncio.Protocol):
     """See the module's docstring."""
 
-    def __init__(self, receiver: Receiver, pacer: Pacer) -> None:
+    def __init__(self, receiver: Receiver, pacer: Pacer, wake: Wake, plain: socket.socket | None = None) -> None:
+        """``plain``: the socket, where nothing (TLS) stands between it and the bytes."""
         self._receiver: Receiver | None = receiver
         self._pacer = pacer
+        self._wake = wake
+        self._plain = plain
         self._transport: asyncio.WriteTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -172,24 +203,31 @@ class UserWire(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         now = monotonic_ns()
+        self._wake.read(now)
         if self._pacer.due_ns <= now:
             self._pacer.fire()
         if self._receiver is not None:
             self._receiver.on_read(now, now, data)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        receiver, self._receiver, self._transport = self._receiver, None, None
+        receiver, self._receiver, self._transport, self._plain = self._receiver, None, None, None
         if receiver is not None:
             receiver.on_lost(_reason(exc) if exc is not None else "")
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes) -> tuple[int, int]:
+        """uvloop's transport writes at the end of the loop's round: a plain socket is written to at once."""
         now = monotonic_ns()
-        if self._transport is not None:
-            self._transport.write(data)
-        return now
+        sent = 0
+        if self._plain is not None and self._transport is not None and not self._transport.get_write_buffer_size():
+            with contextlib.suppress(OSError):  # what is wrong with it, the transport finds out
+                sent = self._plain.send(data)
+        if sent < len(data) and self._transport is not None:
+            self._transport.write(data[sent:])
+        return now, monotonic_ns()
 
     def close(self) -> None:
         transport, self._receiver, self._transport = self._transport, None, None
+        self._plain = None
         if transport is not None:
             transport.abort()
 

@@ -27,7 +27,10 @@ class RequestRecord(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     ``scheduled_ns``: when the plan says it is due. ``sent_ns``: first byte handed to the socket; ``None``
     if it never was. ``chunk_ns[i]``, ``chunk_tokens[i]``: receive time and token count of token-bearing
     chunk ``i``. ``user_lag_ns``: userspace minus kernel stamp, one a read; empty on the user clock.
-    ``max_events_per_read`` above 1 says that one stamp stood for several events.
+    ``max_events_per_read`` above 1 says that one stamp stood for several events; ``merged_events`` counts those
+    that shared their read with another. ``write_ns``: how long handing the first byte to the socket took, by which
+    ``sent_ns`` may be early. ``note``: what the server said that was not believed; the request is judged all the
+    same.
     """
 
     index: int
@@ -48,6 +51,9 @@ class RequestRecord(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     user_lag_ns: list[int] = []
     reads: int = 0
     max_events_per_read: int = 0
+    merged_events: int = 0
+    write_ns: int = 0
+    note: str = ""
     request_id: str = ""
 
 
@@ -58,9 +64,11 @@ _INT_COLUMNS = (
     "planned_output_tokens",
     "reads",
     "max_events_per_read",
+    "merged_events",
+    "write_ns",
 )
 _NULLABLE_COLUMNS = ("sent_ns", "end_ns", "http_status", "prompt_tokens", "output_tokens")
-_TEXT_COLUMNS = ("status", "error", "token_source", "request_id")
+_TEXT_COLUMNS = ("status", "error", "token_source", "note", "request_id")
 
 
 def to_frames(records: Iterable[RequestRecord], arm: str, pair: int) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -3,6 +3,11 @@
 A run is VALID only if the client kept its schedule, its clock was finer than the limits it judges, every
 scheduled request is accounted for, no load worker was lost, and every objective has something to judge.
 Else the numbers are still written, but no verdict is given, and each reason says what to change.
+
+A wrong VALID could arise where a stamp hides the client's own lateness. So the dispatch lag counts to the end of
+the write (the process may lose its core between stamp and write); the probe's alarms stand for the instants at which
+nothing was sent or read; a stamp shared by merged reads is trusted only as far as the client was quick; and a client
+that mostly waits for its core is not believed at all (docs/metrics.md, "How a wrong VALID is kept out").
 """
 
 from __future__ import annotations
@@ -16,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from pdbench.measure.attainment import attainment
+from pdbench.measure.audit import Audit
 from pdbench.measure.latency import Floats, gaps_ns, measured, percentile, request_metrics
 from pdbench.measure.records import STATUSES
 from pdbench.measure.slo import GAP_METRICS, Objective
@@ -32,6 +38,14 @@ LAG_WITHOUT_LIMIT_NS = 5 * NS_PER_MS
 KERNEL_ERROR_NS = 20 * NS_PER_US
 # Up to this share of merged events, P99 is still the kernel stamp's own.
 _MERGED_SHARE = 0.01
+# Two processes that want one core get half each. A client that had to wait for more than two thirds of the time in
+# which it wanted to run got less than a fair share among three, and if that made it late at all (by what would be too
+# late without any limit), a limit of seconds is no reason to believe it.
+_WAIT_SHARE = 2 / 3
+_WAIT_LAG_NS = LAG_WITHOUT_LIMIT_NS
+# A client that is busy this much of its worst 100 ms has no room for a burst: the lag is of its own making.
+_BUSY_SHARE = 0.9
+_WAITED_SHARE = 0.5  # from here on waiting is named as the cause
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +88,11 @@ def combine(arms: Mapping[str, Validity]) -> Validity:
 
 
 def dispatch_lag_ns(requests: pd.DataFrame) -> Floats:
-    """``sent - scheduled`` of the requests that were sent."""
+    """``sent - scheduled`` of the requests that were sent, up to the end of the write."""
     sent = requests["sent_ns"].to_numpy(dtype=np.float64, na_value=np.nan)
     lag = sent - requests["scheduled_ns"].to_numpy(dtype=np.float64)
+    if "write_ns" in requests:  # not in runs stored by earlier versions
+        lag += requests["write_ns"].to_numpy(dtype=np.float64)
     known: Floats = lag[~np.isnan(lag)]
     return known
 
@@ -98,20 +114,20 @@ def judge(
     interrupted: bool = False,
     max_concurrency: int | None = None,
     receive_lag_p99_ns: float | None = None,
+    audit: Audit | None = None,
 ) -> Validity:
     """Judge one run, or the pooled runs of one arm.
 
-    ``workers_lost``: their names, or how many.
-    ``scheduled``: measured requests the plans hold. ``receive_lag_p99_ns``: what an event-loop probe saw,
-    for the user clock. Under ``max_concurrency`` waiting for a slot is part of ``sent - scheduled`` on
-    purpose, so the dispatch lag is not judged.
+    ``workers_lost``: their names, or how many. ``scheduled``: measured requests the plans hold (of a closed loop:
+    that fell due). ``receive_lag_p99_ns``: what an event-loop probe saw, for the user clock. ``audit``: what the
+    client measured of itself. Under ``max_concurrency`` waiting for a slot is part of ``sent - scheduled`` on
+    purpose, so only the event loop's lag is judged.
     """
     kept, chunks = measured(requests, tokens)
     gaps = gaps_ns(chunks)
     reasons = _accounting(kept, scheduled, workers_lost, interrupted)
-    if max_concurrency is None:
-        reasons += _dispatch(kept, objectives)
-    reasons += _receiving(kept, gaps, objectives, clock, receive_lag_p99_ns)
+    reasons += _sending(kept if max_concurrency is None else kept.iloc[:0], objectives, audit)
+    reasons += _receiving(kept, gaps, objectives, clock, receive_lag_p99_ns, audit)
     derived = request_metrics(kept, chunks)
     for objective in objectives if len(kept) else ():
         if math.isnan(attainment(derived, gaps, objective)):
@@ -142,50 +158,100 @@ def _accounting(
     return reasons
 
 
-def _dispatch(kept: pd.DataFrame, objectives: Sequence[Objective]) -> list[Reason]:
+def _sending(kept: pd.DataFrame, objectives: Sequence[Objective], audit: Audit | None) -> list[Reason]:
+    """Whether requests left in time: by those that left, and by the alarms that stand for all other instants."""
     limits = [o.limit_ns for o in objectives if o.metric == "ttft" and o.limit_ns]
     budget = LAG_BUDGET * min(limits) if limits else LAG_WITHOUT_LIMIT_NS
-    lag = percentile(dispatch_lag_ns(kept), 99)
-    if math.isnan(lag) or lag <= budget:
-        return []
     against = f"5 % of the TTFT limit, {format_ms(budget)}" if limits else format_ms(budget)
-    message = f"requests left late: dispatch lag P99 {format_ms(lag)} exceeds {against}"
-    return [Reason(message, "free a core for the client, add a worker, or lower the rate")]
+    lag, loop = percentile(dispatch_lag_ns(kept), 99), _loop_lag_ns(audit)
+    if lag > budget:
+        message = f"requests left late: dispatch lag P99 {format_ms(lag)} exceeds {against}"
+    elif loop > budget:
+        message = f"the client was late: event loop lag P99 {format_ms(loop)} exceeds {against}"
+    elif _wait_share(audit) > _WAIT_SHARE and loop > _WAIT_LAG_NS:
+        message = f"the client was late: event loop lag P99 {format_ms(loop)}"
+    else:
+        return []
+    return [Reason(f"{message}{_cause(audit)}", _remedy(audit))]
+
+
+def _loop_lag_ns(audit: Audit | None) -> float:
+    return audit.loop_lag_ms.p99 * NS_PER_MS if audit is not None and audit.loop_lag_ms is not None else 0.0
+
+
+def _wait_share(audit: Audit | None) -> float:
+    return audit.cpu_wait_share or 0.0 if audit is not None else 0.0
+
+
+def _busy_share(audit: Audit | None) -> float:
+    return audit.cpu_share.p99 if audit is not None and audit.cpu_share is not None else 0.0
+
+
+def _cause(audit: Audit | None) -> str:
+    """What the audit says of why."""
+    if _busy_share(audit) > _BUSY_SHARE:
+        return f"; it used {100 * _busy_share(audit):.0f} % of a core at P99"
+    if _wait_share(audit) >= _WAITED_SHARE:
+        return f"; it had to wait for the processor {100 * _wait_share(audit):.0f} % of the time it wanted to run"
+    return ""
+
+
+def _remedy(audit: Audit | None, clock: str = "kernel") -> str:
+    """First what the cause suggests."""
+    first = "use --clock kernel, " if clock == "user" else ""
+    if _busy_share(audit) > _BUSY_SHARE:
+        return f"{first}add a worker (--processes 2), or lower the rate"
+    if _wait_share(audit) >= _WAITED_SHARE:
+        return f"{first}free a core for the client: other processes ran on it"
+    return f"{first}free a core for the client, add a worker (--processes 2), or lower the rate"
 
 
 def _receiving(
-    kept: pd.DataFrame, gaps: Floats, objectives: Sequence[Objective], clock: str, probe_p99_ns: float | None
+    kept: pd.DataFrame,
+    gaps: Floats,
+    objectives: Sequence[Objective],
+    clock: str,
+    probe_p99_ns: float | None,
+    audit: Audit | None,
 ) -> list[Reason]:
     if len(gaps) and gaps.min() < 0:
         return [Reason("receive stamps go backwards", "use --clock user and report the machine's clock source")]
     limits = [o.limit_ns for o in objectives if o.metric in GAP_METRICS and o.limit_ns]
     budget = LAG_BUDGET * min(limits) if limits else LAG_WITHOUT_LIMIT_NS
-    error = receive_error_ns(kept, clock, probe_p99_ns)
+    error = receive_error_ns(kept, clock, probe_p99_ns, audit)
     if error is None:
         remedy = "use --clock kernel where the connection is plain TCP on Linux"
         return [Reason("the client's receive lag was not measured", remedy)]
     if error <= budget:
         return []
+    if clock == "kernel" and audit is not None and error <= audit.clock_drift_us * NS_PER_US:
+        message = f"the clock moved by {format_ms(error)} during the run, and the receive stamps with it"
+        return [Reason(message, "keep the time of day from being set during a run, or use --clock user")]
     against = f"5 % of the tightest gap limit, {format_ms(budget)}" if limits else format_ms(budget)
     message = f"tokens were stamped late: receive error P99 {format_ms(error)} exceeds {against}"
-    first = "use --clock kernel, " if clock == "user" else ""
-    return [Reason(message, f"{first}free a core for the client, add a worker, or lower the rate")]
+    return [Reason(f"{message}{_cause(audit)}", _remedy(audit, clock))]
 
 
-def receive_error_ns(kept: pd.DataFrame, clock: str, probe_p99_ns: float | None = None) -> float | None:
+def receive_error_ns(
+    kept: pd.DataFrame, clock: str, probe_p99_ns: float | None = None, audit: Audit | None = None
+) -> float | None:
     """P99 error of the receive stamps; ``None`` when unknown.
 
-    On the kernel clock it is the stamp's own error, unless more than 1 % of the events came in merged
-    reads: their stamp is the last segment's, so it is trusted only as far as the client itself was quick to
-    read.
+    On the kernel clock it is the stamp's own error, or what the clock's offset moved by if that is more, unless more
+    than 1 % of the events came in merged reads: their stamp is the last segment's (Linux keeps one stamp for segments
+    that it joined, so reading less at a time would not help). An event came at most as long before the stamp as the
+    client was late to read it, and by how much that was, its reads and its alarms say.
+
+    On the user clock it is the lag of the alarms and that of the later reads of one wake-up, one on top of the other.
     """
     if clock == "virtual":
         return 0.0
+    wake = audit.wake_lag_ms if audit is not None else None
     if clock == "user":
-        return probe_p99_ns
-    chunks, reads = kept["chunks"].to_numpy(), kept["reads"].to_numpy()
-    merged = float(np.maximum(chunks - reads, 0).sum())
-    if merged <= _MERGED_SHARE * float(chunks.sum()):
-        return float(KERNEL_ERROR_NS)
+        return None if probe_p99_ns is None else probe_p99_ns + (wake.p99 * NS_PER_MS if wake is not None else 0.0)
+    own = max(float(KERNEL_ERROR_NS), audit.clock_drift_us * NS_PER_US if audit is not None else 0.0)
+    merged = float(kept["merged_events"].sum()) if "merged_events" in kept else 0.0
+    if merged <= _MERGED_SHARE * float(kept["chunks"].sum()):
+        return own
     lag = percentile(receive_lag_ns(kept), 99)
-    return None if math.isnan(lag) else max(lag, float(KERNEL_ERROR_NS))
+    return None if math.isnan(lag) else max(lag, _loop_lag_ns(audit), own)

@@ -17,9 +17,9 @@ class FakeWire:
         self.written: list[bytes] = []
         self.closed = False
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes) -> tuple[int, int]:
         self.written.append(data)
-        return 7
+        return 7, 9
 
     def close(self) -> None:
         self.closed = True
@@ -29,6 +29,10 @@ class Owner:
     def __init__(self) -> None:
         self.ended: list[tuple[Exchange, bool]] = []
         self.closed = 0
+        self.filled: list[Exchange] = []
+
+    def exchange_filled(self, exchange: Exchange) -> None:
+        self.filled.append(exchange)
 
     def exchange_ended(self, connection: HttpConnection, exchange: Exchange, reusable: bool) -> None:
         self.ended.append((exchange, reusable))
@@ -42,7 +46,7 @@ def asked() -> tuple[Owner, FakeWire, HttpConnection, Exchange]:
     connection = HttpConnection(owner, kernel_stamps=True)
     connection.wire = wire
     exchange = Exchange(3)
-    assert connection.send(exchange, b"request") == 7
+    assert connection.send(exchange, b"request") == (7, 9)
     assert wire.written == [b"request"]
     return owner, wire, connection, exchange
 
@@ -100,6 +104,13 @@ def answer(status: str, *headers: str, body: bytes = b"") -> bytes:
         (b"SSH-2.0-OpenSSH\r\n", None, "not HTTP", False),
         (b"HTTP/1.1 200 OK\r\nX: " + b"x" * MAX_HEAD_BYTES, None, "head is larger", False),
         (HEAD + b"zz\r\n", 200, "not HTTP", False),
+        (HEAD + CHUNK + b"0\r\nX-Trailer: 1\r\n\r\n", 200, "", True),
+        (HEAD + b'%x;ext=1;quoted="a b"\r\n%s\r\n' % (len(EVENT), EVENT) + END, 200, "", True),
+        (HEAD + CHUNK + END + HEAD + CHUNK + END, 200, "", False),  # an answer too many
+        (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 12000, None, "head is larger", False),
+        (b"HTTP/1.1 100 Continue\r\n\r\n" * 3000, None, "head is larger", False),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", 204, "", True),
+        (b"\x00\xff" * 50, None, "not HTTP", False),
     ],
 )
 def test_heads(data: bytes, status: int | None, fault: str, reusable: bool) -> None:
@@ -139,6 +150,55 @@ def test_a_server_that_talks_unasked_is_dropped() -> None:
     assert wire.closed
     assert owner.closed == 1
     assert len(owner.ended) == 1
+
+
+def test_http_1_0_ends_with_the_connection() -> None:
+    owner, _, connection, exchange = asked()
+    connection.on_read(1, 1, b"HTTP/1.0 200 OK\r\nContent-Type: text/event-stream\r\n\r\n" + EVENT)
+    assert owner.ended == []
+    connection.on_lost("")
+    assert owner.ended == [(exchange, False)]
+    assert exchange.clean
+    exchange.settle()
+    assert exchange.reader.chunk_ns == [1]
+
+
+@pytest.mark.parametrize("piece", [b"0\r\n" + b"X: " + b"y" * 5000, b"1;" + b"e" * 5000])
+def test_trailers_and_extensions_without_end_are_refused(piece: bytes) -> None:
+    owner, wire, connection, exchange = asked()
+    connection.on_read(1, 1, HEAD + CHUNK)
+    connection.on_read(2, 2, piece)
+    for _ in range(20):
+        if not owner.ended:
+            connection.on_read(3, 3, b"z" * 5000)
+    assert owner.ended == [(exchange, False)]
+    assert wire.closed
+    assert "trailer is larger" in exchange.fault
+
+
+def test_many_tiny_reads_are_parsed_in_between() -> None:
+    """A byte a read costs far more than a byte: what has piled up is counted by what it holds."""
+    owner, _, connection, exchange = asked()
+    connection.on_read(1, 1, HEAD)
+    data = CHUNK * 40
+    for at in range(len(data)):
+        connection.on_read(2 + at, 2 + at, data[at : at + 1])
+        assert len(exchange.pending) < 600
+        if owner.filled:
+            owner.filled.pop().settle()
+    connection.on_read(9999, 9999, END)
+    exchange.settle()
+    assert len(exchange.reader.chunk_ns) == 40
+    assert owner.ended == [(exchange, True)]
+
+
+def test_an_error_found_in_between_ends_the_exchange() -> None:
+    owner, _, connection, exchange = asked()
+    connection.on_read(1, 1, HEAD + b"%x\r\n%s\r\n" % (8, b"data: x\n"))
+    for at in range(9000):
+        if not owner.ended:
+            connection.on_read(2 + at, 2 + at, b"1\r\n\n\r\n")
+    assert "not JSON" in exchange.fault
 
 
 def test_a_body_without_end_stays_small_in_memory() -> None:

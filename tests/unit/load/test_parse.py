@@ -121,6 +121,43 @@ def test_when_a_stream_is_complete(
     assert bool(error) == (status != "ok")
 
 
+@pytest.mark.parametrize(
+    ("usage", "tokens", "source", "says"),
+    [
+        ({"prompt_tokens": 9, "completion_tokens": 2}, [1, 1], "usage_over_chunks", ""),
+        ({"prompt_tokens": 9, "completion_tokens": 4}, [2, 2], "usage_over_chunks", ""),
+        ({"completion_tokens": 5}, [1, 1], "chunks", "usage says 5 tokens, at most 4 were asked for"),
+        ({"completion_tokens": 1}, [1, 1], "chunks", "usage says 1 tokens, 2 chunks bore one"),
+        ({"completion_tokens": 0}, [1, 1], "chunks", "usage says 0 tokens"),
+        ({"completion_tokens": -3}, [1, 1], "chunks", "usage.completion_tokens is -3, not a count"),
+        ({"completion_tokens": 10**30}, [1, 1], "chunks", "is int, not a count"),
+        ({"completion_tokens": 2.5}, [1, 1], "chunks", "is 2.5, not a count"),
+        ({"completion_tokens": True}, [1, 1], "chunks", "is True, not a count"),
+        ({"completion_tokens": "many"}, [1, 1], "chunks", "is many, not a count"),
+        ({"completion_tokens": [[2]]}, [1, 1], "chunks", "is list, not a count"),
+        ({"completion_tokens": None}, [1, 1], "chunks", ""),
+        ("2 tokens", [1, 1], "chunks", "usage is no object"),
+        ([2], [1, 1], "chunks", "usage is no object"),
+        ({}, [1, 1], "chunks", ""),
+        (None, [1, 1], "chunks", ""),
+    ],
+)
+def test_a_usage_that_cannot_be_true_is_noted_and_not_believed(
+    usage: Any, tokens: list[int], source: str, says: str
+) -> None:
+    reader = stream(text("a"), text("b"), {"choices": [], "usage": usage}, "[DONE]")
+    assert reader.verdict(True, "", 2) == ("ok", "")
+    assert reader.counted(4) == (tokens, source)
+    assert says in reader.note(4)
+    assert bool(says) == bool(reader.note(4))
+
+
+@pytest.mark.parametrize("payload", ["[" * 100_000, '{"error":' + "[" * 5000 + "]" * 5000 + "}", "9" * 5000])
+def test_json_beyond_the_interpreter_is_an_error(payload: str) -> None:
+    assert stream(text("a"), payload).verdict(True, "", 1)[0] == "error"
+    assert body_excerpt(payload.encode())
+
+
 def test_usage_is_taken_wherever_it_comes() -> None:
     own = stream(text("a"), text("b"), USAGE, "[DONE]")
     last = stream(text("a"), text("b", usage=USAGE["usage"]), "[DONE]")
@@ -144,6 +181,7 @@ def test_events_of_one_read_share_its_stamp_and_are_counted() -> None:
     reader.feed(6, one * 3)
     assert reader.chunk_ns == [5, 6, 6, 6]
     assert reader.max_events_per_read == 3
+    assert reader.merged_events == 3
 
 
 def test_nothing_counts_after_done() -> None:

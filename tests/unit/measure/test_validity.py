@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from pdbench.measure.audit import Audit, Spread, worst
 from pdbench.measure.records import RequestRecord
 from pdbench.measure.slo import parse_objectives
 from pdbench.measure.validity import (
@@ -99,11 +100,79 @@ def test_receive_error(clock: str, probe_ms: float | None, slo: list[str], valid
 
 
 def test_merged_reads_are_trusted_only_as_far_as_the_client_was_quick() -> None:
-    requests, _ = frames(*fine(reads=1, user_lag_ns=[3 * MS]))
+    merged = fine(merged_events=3, user_lag_ns=[3 * MS])
+    requests, _ = frames(*merged)
     assert receive_error_ns(requests, "kernel") == 3 * MS
-    assert not judged(*fine(reads=1, user_lag_ns=[3 * MS])).valid
-    assert judged(*fine(reads=1, user_lag_ns=[1 * MS])).valid
-    assert judged(*fine(reads=4, user_lag_ns=[3 * MS])).valid
+    assert not judged(*merged).valid
+    assert judged(*fine(merged_events=3, user_lag_ns=[1 * MS])).valid
+    assert judged(*fine(merged_events=0, user_lag_ns=[3 * MS])).valid
+    quick = fine(merged_events=3, user_lag_ns=[0])
+    assert judged(*quick, audit=audit(loop=1.9)).valid
+    assert not judged(*quick, audit=audit(loop=2.1)).valid  # the stamp hides it, the alarms do not
+
+
+def audit(loop: float = 0.1, busy: float = 0.2, wait: float | None = 0.1, **changes: Any) -> Audit:
+    return Audit(
+        loop_lag_ms=Spread(loop, loop, loop), cpu_share=Spread(busy, busy, busy), cpu_wait_share=wait, **changes
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "lag", "says", "remedy"),
+    [
+        (audit(), 0.1, "", ""),
+        (audit(loop=19.9, wait=0.6), 0.1, "", ""),
+        (audit(loop=20.1, wait=None), 0.1, "the client was late: event loop lag P99 20.1 ms", "add a worker"),
+        (audit(loop=20.1, wait=0.9), 0.1, "wait for the processor 90 %", "free a core for the client: other"),
+        (audit(loop=5.1, wait=0.7), 0.1, "event loop lag P99 5.10 ms; it had to wait", "free a core"),
+        (audit(loop=4.9, wait=0.9), 0.1, "", ""),
+        (
+            audit(busy=0.95),
+            20.1,
+            "dispatch lag P99 20.1 ms exceeds 5 % of the TTFT limit, 20.0 ms; it used 95 %",
+            "add a",
+        ),
+        (audit(busy=0.5, wait=0.5), 20.1, "50 % of the time it wanted to run", "free a core for the client: other"),
+        (audit(clock_drift_us=2001.0), 0.1, "the clock moved by 2.00 ms during the run", "time of day"),
+    ],
+)
+def test_the_audit_gives_reason_and_remedy(found: Audit, lag: float, says: str, remedy: str) -> None:
+    validity = judged(*fine(lag=lag), audit=found)
+    if not says:
+        assert validity.valid
+        return
+    assert says in only_reason(validity)
+    assert remedy in validity.reasons[0].remedy
+
+
+def test_time_spent_in_the_write_is_lag() -> None:
+    assert judged(*fine(lag=1, write_ns=19 * MS)).valid
+    assert "dispatch lag P99 20.1 ms" in only_reason(judged(*fine(lag=1, write_ns=round(19.1 * MS))))
+
+
+def test_under_a_limit_of_concurrency_the_event_loop_is_judged_all_the_same() -> None:
+    assert judged(*fine(lag=300), max_concurrency=4, audit=audit()).valid
+    assert "event loop lag" in only_reason(judged(*fine(lag=300), max_concurrency=4, audit=audit(loop=30)))
+
+
+def test_on_the_user_clock_the_later_reads_of_a_wake_up_count() -> None:
+    late = audit(wake_lag_ms=Spread(0.1, 1.5, 9.0))
+    assert judged(*fine(), clock="user", receive_lag_p99_ns=0.4 * MS, audit=late).valid
+    found = judged(*fine(), clock="user", receive_lag_p99_ns=0.6 * MS, audit=late)
+    assert "receive error P99 2.10 ms" in only_reason(found)
+    assert "use --clock kernel" in found.reasons[0].remedy
+
+
+def test_of_several_runs_the_worst_counts() -> None:
+    found = worst([audit(loop=1, peak_rss_bytes=5), audit(loop=3, wait=None), Audit()])
+    assert found == audit(loop=3, peak_rss_bytes=5)
+    assert worst([]) is None
+    assert Audit().document() == {
+        "max_events_per_read": 0,
+        "merged_share": 0.0,
+        "clock_drift_us": 0.0,
+        "peak_rss_bytes": 0,
+    }
 
 
 def test_every_scheduled_request_is_accounted_for() -> None:
