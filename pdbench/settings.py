@@ -18,6 +18,7 @@ from pdbench.fleetspec import FleetSpec
 from pdbench.measure.slo import parse_goodput, parse_objective
 from pdbench.units import NS_PER_S, parse_duration_ns
 from pdbench.workload.overrides import with_overrides
+from pdbench.workload.shapes import Shape, with_shape
 from pdbench.workload.spec import Workload
 from pdbench.yamlfile import convert, read
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from msgspec.structs import replace
@@ -87,7 +88,7 @@ def streams(shape: Shape) -> list[Point]:
     """(from t_s, whole streams): on the way up the next one opens at once, on the way down the first goes at once."""
     found: list[Point] = []
     points = ramps(shape)
-    for (t0, v0), (t1, v1) in zip(points, points[1:], strict=False):
+    for (t0, v0), (t1, v1) in pairwise(points):
         first, last = (math.floor(v0) + 1, math.ceil(v1)) if v1 > v0 else (math.ceil(v0) - 1, math.floor(v1))
         if v1 == v0 or t1 == t0:
             found.append((t0, round(v1)))
@@ -128,7 +129,7 @@ def _rate_curve(shape: Shape, law: str | None, burstiness: float | None) -> Arri
     gaps: GapLaw | None = "constant" if law == "constant" else "gamma" if law == "gamma" else None
     return Arrivals(
         process="curve",
-        points=tuple([*points, (shape.end_s, 0.0)]),
+        points=(*points, (shape.end_s, 0.0)),
         gaps=gaps,
         burstiness=burstiness if gaps == "gamma" else None,
     )
