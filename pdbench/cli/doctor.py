@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import click
 
 from pdbench.cli.echo import print_json
 
-_SO_TIMESTAMPNS = 35  # Linux, asm-generic/socket.h
+_OFFSET_US = 20.0  # the error that validity grants a kernel stamp
 
 
 @click.command("doctor")
@@ -39,6 +38,7 @@ def examine(results: Path) -> dict[str, Any]:
         _check("Python", True, machine["python"]),
         _torch(),
         _kernel_stamps(),
+        _clock_offset(),
         _writable(results),
         _load(int(machine["cores"])),
     ]
@@ -71,12 +71,32 @@ def _torch() -> dict[str, Any]:
 
 
 def _kernel_stamps() -> dict[str, Any]:
+    """Sends a few bytes to itself: that the option can be set does not mean that stamps come."""
+    from pdbench.load.clock import ClockOffset
+    from pdbench.load.stamps import loopback_stamps
+    from pdbench.load.wire import kernel_stamps_work
+
+    what, user = "receive stamps", "--clock user is used (auto), --clock kernel is refused"
+    if not kernel_stamps_work():
+        return _check(what, False, f"not from the kernel: {user}")
     try:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        errors = loopback_stamps(ClockOffset())
     except OSError as error:
-        return _check("receive stamps", False, f"not from the kernel ({error}): --clock user is used")
-    return _check("receive stamps", True, "from the kernel")
+        return _check(what, False, f"not from the kernel ({error}): {user}")
+    if not errors:
+        return _check(what, False, f"the kernel takes the option and sends no stamps: {user}")
+    middle = errors[len(errors) // 2] / 1e3
+    return _check(what, True, f"from the kernel, {middle:.0f} us after the write (median of {len(errors)}); --clock "
+                  "kernel and auto work for plain TCP, --clock user everywhere")  # fmt: skip
+
+
+def _clock_offset() -> dict[str, Any]:
+    """How exactly the kernel's clock is brought onto ours: the spread of repeated measurements."""
+    from pdbench.load.clock import measure_offset_ns
+
+    offsets = [measure_offset_ns() for _ in range(50)]
+    spread = (max(offsets) - min(offsets)) / 1e3
+    return _check("clock offset", spread < _OFFSET_US, f"known within {spread:.3f} us (50 measurements)")
 
 
 def _writable(results: Path) -> dict[str, Any]:

@@ -77,6 +77,12 @@ def kernel_stamps_work() -> bool:
     return True
 
 
+def unpack_stamp(data: bytes) -> int:
+    """What ``SO_TIMESTAMPNS`` puts beside the bytes, as CLOCK_REALTIME ns."""
+    seconds, nanoseconds = _STAMP.unpack(data)
+    return int(seconds * 1_000_000_000 + nanoseconds)
+
+
 class Wake:
     """One wake-up of the event loop: how long its later reads waited for its earlier ones."""
 
@@ -167,8 +173,7 @@ class KernelWire:
             self._lose("")
             return
         if ancillary:
-            seconds, nanoseconds = _STAMP.unpack(ancillary[0][2])
-            stamp_ns = self._clock.monotonic_ns(seconds * 1_000_000_000 + nanoseconds, read_ns)
+            stamp_ns = self._clock.monotonic_ns(unpack_stamp(ancillary[0][2]), read_ns)
         self._receiver.on_read(stamp_ns, read_ns, data)
 
     def _lose(self, error: str) -> None:

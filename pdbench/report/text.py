@@ -24,6 +24,7 @@ _LATENCIES = (
     ("TBT", "tbt_ms", ("p90", "p99")),
     ("worst gap", "worst_gap_ms", ("p90",)),
 )
+_WAITED = 0.5  # a client that waits for its core half of the time it wants to run says so
 _FINE = 5.0  # intervals narrower than this show a decimal
 _VERDICT_STYLE = {"better": "green", "worse": "red"}
 
@@ -222,6 +223,8 @@ def _tail_rows(table: Table, arms: dict[str, Document]) -> None:
     for label, key in (("dispatch lag P99", "dispatch_lag_ms"), ("client lag P99", "client_lag_ms")):
         if any(key in arm for arm in arms.values()):
             _add(table, label, [_number(arm.get(key, {}).get("p99")) for arm in arms.values()])
+    _add_known(table, "loop lag/CPU P99", [_audit(arm) for arm in arms.values()])
+    _add_known(table, "waited for CPU", [_waited(arm) for arm in arms.values()])
     _add(table, "validity", [_validity(arm) for arm in arms.values()])
     _saturation_rows(table, arms)
 
@@ -277,6 +280,21 @@ def _split(arm: Document) -> str:
         return ""
     names = ("prefill_queue", "transfer", "decode_queue")
     return "/".join(_number(parts.get(name, {}).get("p90")) for name in names)
+
+
+def _audit(arm: Document) -> str:
+    """``0.42/31 %``: how late the client's event loop was, and how busy it kept its core in the worst 100 ms."""
+    audit = arm.get("audit", {})
+    if "loop_lag_ms" not in audit:
+        return ""
+    busy = percent(audit["cpu_share"]["p99"]) if "cpu_share" in audit else "n/a"
+    return f"{_number(audit['loop_lag_ms']['p99'])}/{busy}"
+
+
+def _waited(arm: Document) -> str:
+    """Of the time in which the client wanted to run, where it was much."""
+    share = arm.get("audit", {}).get("cpu_wait_share", 0.0)
+    return percent(share) if share >= _WAITED else ""
 
 
 def _validity(arm: Document) -> Text:

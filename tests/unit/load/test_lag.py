@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from time import monotonic_ns
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,6 +17,8 @@ from hypothesis import strategies as st
 from pdbench.load.clock import ClockOffset, measure_offset_ns
 from pdbench.load.histogram import HIGHEST_US, LiveHistogram
 from pdbench.load.lag import LagLog, LagSummary, bucket
+from pdbench.load.probe import SelfProbe, peak_rss_bytes
+from pdbench.load.wire import Wake
 
 
 @given(value=st.integers(0, 1 << 62))
@@ -75,3 +82,46 @@ def test_a_step_of_the_wall_clock_is_noticed_and_reported() -> None:
     assert offset.monotonic_ns(9_700, read_ns=750) == 700  # stepped by 8000: taken anew
     assert offset.drift_ns == 8_000
     assert offset.monotonic_ns(99_000, read_ns=800) == 800  # still impossible: the read's own time
+
+
+def test_the_probe_sees_a_stall_and_the_processor_time_of_each_window() -> None:
+    """Processor time that runs at half of wall time, and one stall of 30 ms."""
+
+    async def scene() -> SelfProbe:
+        first = monotonic_ns()
+        probe = SelfProbe(asyncio.get_running_loop(), lambda: (monotonic_ns() - first) // 2)
+        while probe.cpu_share.summary().count < 2:
+            await asyncio.sleep(0.005)
+            if probe.loop_lag.summary().count == 3:
+                end = monotonic_ns() + 30_000_000
+                while monotonic_ns() < end:
+                    pass
+        probe.close()
+        probe.close()
+        return probe
+
+    probe = asyncio.run(scene())
+    found = probe.loop_lag.summary()
+    assert found.max_ms is not None
+    assert found.max_ms > 19  # the alarm came due within 10 ms of the stall's beginning
+    shares = probe.cpu_shares()
+    assert shares is not None
+    assert shares[0] == pytest.approx(0.5, abs=0.01)
+    if sys.platform.startswith("linux"):
+        assert probe.cpu_wait_share is not None
+        assert 0 <= probe.cpu_wait_share <= 1
+        assert probe.steal_share is not None
+    assert peak_rss_bytes() > 1 << 20
+
+
+def test_the_lag_of_a_wake_up_ends_when_the_loop_comes_round() -> None:
+    soon: list[Callable[[], None]] = []
+    fake: Any = SimpleNamespace(call_soon=soon.append)
+    wake = Wake(fake)
+    for at_ns in (100, 150, 180):
+        wake.read(at_ns)
+    assert len(soon) == 1
+    soon.pop()()
+    wake.read(900)
+    found = wake.lag.summary()
+    assert (found.count, found.max_ms) == (4, 80 / 1e6)

@@ -158,3 +158,13 @@ def test_square_brackets_in_a_name_are_not_markup() -> None:
     document = compare_document({"base": arm(0.5)}, [])
     document["arms"]["base"]["warnings"] = ["[red]odd[/red]"]
     assert "[red]odd[/red]" in drawn(document)
+
+
+def test_the_audit_of_the_client_is_a_line_and_a_second_one_when_it_starved() -> None:
+    lag = {"p50": 0.1, "p99": 0.42, "max": 3.0}
+    audit = {"loop_lag_ms": lag, "cpu_share": {"p50": 0.2, "p99": 0.31, "max": 0.4}, "cpu_wait_share": 0.2}
+    text = drawn(compare_document({"base": arm(0.9) | {"audit": audit}, "split": arm(0.9)}, []))
+    assert row(text, "loop lag/CPU P99").split()[3:5] == ["0.42/31", "%"]
+    assert "waited" not in text
+    starved = audit | {"cpu_wait_share": 0.83}
+    assert "83 %" in row(drawn(compare_document({"base": arm(0.9) | {"audit": starved}}, [])), "waited for CPU")
