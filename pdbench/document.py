@@ -138,8 +138,9 @@ def _unit(metric: str) -> str:
 
 
 def offered_rate(workload: Workload, plans: Sequence[Plan]) -> float | None:
-    """Requests/s: as the workload says, else as its plans measure; None when all are due at once."""
-    if workload.arrivals.mean_rate is not None:
+    """Requests/s: as the workload says, else as its plans measure (sessions take a while to get to their rate); None
+    when all are due at once."""
+    if workload.arrivals.mean_rate is not None and workload.sessions is None:
         return workload.arrivals.mean_rate
     rates = [plan.rate for plan in plans if math.isfinite(plan.rate)]
     return sum(rates) / len(rates) if rates else None

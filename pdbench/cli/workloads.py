@@ -83,11 +83,13 @@ def _describe(text: str, seed: int) -> dict[str, Any]:
 
 def _shown(plan: Plan) -> dict[str, Any]:
     """What only some plans have."""
+    from pdbench.workload.segments import repeated_tokens
+
     found: dict[str, Any] = {}
     if plan.concurrency:
         found["streams"] = [[at_ns / 1e9, streams] for at_ns, streams in plan.concurrency]
     if plan.segments:
-        found["shared_prompt_tokens"] = sum(tokens for pieces in plan.segments for _, tokens in pieces)
+        found["repeated_prompt_tokens"] = repeated_tokens(plan.segments)
     if plan.dropped:
         found["dropped"] = plan.dropped
     return found

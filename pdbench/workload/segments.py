@@ -44,6 +44,20 @@ def of_trace(rows: Sequence[TraceRow], prompt_tokens: Sequence[int], length_scal
     return tuple(found) if any(found) else ()
 
 
+def repeated_tokens(segments: Sequence[Pieces]) -> int:
+    """Prompt tokens that an earlier request had at its start as well: what a perfect prefix cache could save."""
+    longest: dict[tuple[int, ...], int] = {}
+    total = 0
+    for pieces in segments:
+        path: tuple[int, ...] = ()
+        for name, tokens in pieces:
+            path = (*path, name)
+            known = longest.get(path, 0)
+            total += min(known, tokens)
+            longest[path] = max(known, tokens)
+    return total
+
+
 def of_prefix(prefix: Prefix, prompt_tokens: Sequence[int], chosen: Floats, grouped: Floats) -> tuple[Pieces, ...]:
     """One piece for the share of the requests that has a prefix; float64[n] draws say which, and which group."""
     groups = np.floor(grouped * prefix.groups).astype(np.int64)

@@ -12,8 +12,7 @@ from typing import Any
 from pdbench.errors import UsageError
 
 _WHERE = "--tokenizer"
-_FILLERS = ("a", "the", "of", "I", "1", ".", "to", ",", "x", "it", "0", "no")
-_TRIES = 64
+_FILLERS = ("a", "the", "of", "I", "1", "to", "x", "it", "0", "no")
 
 
 class Tokenizer:
@@ -35,31 +34,16 @@ class Tokenizer:
         return len(self._inner.encode("a").ids) - self.count("a")
 
     def fitted(self, text: str, n_tokens: int) -> str:
-        """``text`` with words taken from its end, or added there, until it has ``n_tokens``; as near as words allow
-        (most vocabularies allow it exactly, from two tokens on)."""
+        """``text`` with words taken from its end, and short ones added there, until it has ``n_tokens``; as near as
+        words allow, which for any vocabulary with a one-token word is exactly."""
         words = text.split(" ")
-        have = self.count(text)
-        for _ in range(_TRIES):
-            if have == n_tokens:
-                return text
-            if have > n_tokens and len(words) > 1:
-                del words[max(1, len(words) - (have - n_tokens)) :]
-            elif have < n_tokens:
-                words += _FILLERS[:1] * max(1, (n_tokens - have) // 2)
-            else:
-                break
-            text = " ".join(words)
-            have = self.count(text)
-        return self._nudged(words, n_tokens)
-
-    def _nudged(self, words: list[str], n_tokens: int) -> str:
-        """The last word exchanged for a filler that makes the count right, else as it is."""
-        for cut in range(1, min(4, len(words)) + 1):
-            for filler in _FILLERS:
-                text = " ".join([*words[:-cut], filler])
-                if self.count(text) == n_tokens:
-                    return text
-        return " ".join(words)
+        while words and (have := self.count(" ".join(words))) > n_tokens:
+            del words[-max(1, (have - n_tokens) * len(words) // have) :]
+        missing = n_tokens - (self.count(" ".join(words)) if words else 0)
+        if missing == 0:
+            return " ".join(words)
+        tried = [" ".join([*words, *[filler] * missing]) for filler in _FILLERS]
+        return min(tried, key=lambda one: abs(self.count(one) - n_tokens))
 
 
 @lru_cache(maxsize=4)
