@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pdbench.auto import fits, look_at_heads, more_pairs, planned_looks
 from pdbench.document import assemble, declaration, declared_lines, exit_code, manifest
@@ -25,11 +25,15 @@ from pdbench.saturation import saturate
 from pdbench.settings import Budget, Settings
 from pdbench.stage import Stage
 from pdbench.stats.sequential import Looks
+from pdbench.stopping import StopFlag
 from pdbench.store import write_json
 from pdbench.summary import arm_entry, fairness, fairness_before, judge_runs, run_entry, turns
 from pdbench.target.arms import base_of
 from pdbench.target.backend import Backend
 from pdbench.workload.spec import Workload
+
+if TYPE_CHECKING:
+    from pdbench.load.outcome import Crew
 
 Document = dict[str, Any]
 
@@ -51,16 +55,19 @@ def compare(
     *,
     base: str | None = None,
     kind: str = "compare",
+    crew: Crew | None = None,
+    stop: StopFlag | None = None,
 ) -> Outcome:
     """Run the comparison (with one backend and ``kind="run"``: a single run of a single arm).
 
+    ``crew``, ``stop``: see ``Stage``.
     Raises ``UsageError`` and ``BackendStartError``; an interruption does not raise once something was
     measured: its partial result is written, INVALID, and the exit code says so.
     """
     base = base_of(backends, base)
     looks = planned_looks(len(backends) - 1, settings.budget) if settings.budget is not None else None
     fairness_before(backends).check(unfair_ok=settings.unfair_ok)
-    with Stage(kind, backends, workload, settings, progress) as stage:
+    with Stage(kind, backends, workload, settings, progress, crew, stop) as stage:
         stage.start()
         fair = fairness(stage.arms, workload)
         fair.check(unfair_ok=settings.unfair_ok)

@@ -56,10 +56,12 @@ class Stage:
         settings: Settings,
         progress: Progress,
         crew: Crew | None = None,
+        stop: StopFlag | None = None,
     ) -> None:
         """Checks all input: raises ``UsageError`` before anything is started or written.
 
         ``crew``: carries the load of every run; by default what ``settings.fleet`` asks for, else one engine.
+        ``stop``: the wish to stop, where signals are not ours to take.
         """
         self.kind = kind
         self.workload = workload
@@ -79,7 +81,7 @@ class Stage:
         self.plans: dict[int, Plan] = {}
         self.results: list[RunResult] = []
         self.resident = fits_in_memory(self.arms)
-        self.stop = StopFlag()
+        self.stop = stop or StopFlag()
         self._crew = crew
         self._stack = ExitStack()
 

@@ -18,8 +18,10 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class StopFlag:
     """Set by a signal; use as a context manager around everything that starts processes."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, signals: bool = True) -> None:
+        """``signals=False``: whoever owns the process has its own way to say stop, and sets ``requested``."""
         self.requested = False
+        self._signals = _SIGNALS if signals else ()
         self._old: dict[signal.Signals, object] = {}
 
     def __call__(self) -> bool:
@@ -31,14 +33,14 @@ class StopFlag:
             raise Interrupted("interrupted")
 
     def __enter__(self) -> StopFlag:
-        for number in _SIGNALS:
+        for number in self._signals:
             self._old[number] = signal.signal(number, self._on_signal)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number in _SIGNALS:
+        for number in self._signals:
             old = self._old[number]
             signal.signal(number, old if callable(old) or isinstance(old, int) else signal.SIG_DFL)
 

@@ -30,6 +30,7 @@ COMMANDS: dict[str, str] = {
     "gate": "Fail when the head is worse than the base: for a CI.",
     "baseline": "Accept or show stored references.",
     "worker": "Take a share of the load of a pdbench run elsewhere.",
+    "locustfile": "Say where the locustfile is, for locust -f.",
     "report": "Show a stored run.",
     "surface": "Show stored runs under all SLO limits at once.",
     "workloads": "List, show and check workloads.",

@@ -18,7 +18,9 @@ from pdbench.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from pdbench.settings import Settings
     from pdbench.target.backend import Backend
+    from pdbench.workload.spec import Workload
 
 
 @click.command("run", cls=Command)
@@ -35,23 +37,9 @@ if TYPE_CHECKING:
 @run_options
 @fail_on_option("slo")
 @output_options
-def command(
-    backend: str | None,
-    base_url: str | None,
-    model: str | None,
-    name: str | None,
-    api: str | None,
-    api_key_env: str | None,
-    **values: Any,
-) -> int:
+def command(**values: Any) -> int:
     """Run one load against one backend."""
-    from pdbench.settings import load_workload
-    from pdbench.target.arms import base_of
-
-    workload = load_workload(values["workload"] or "chat", overrides_of(values))
-    arm = _backend(backend, base_url, name, {"model": model, "api": api, "api_key_env": api_key_env})
-    base_of([arm], None)
-    settings = settings_of(values, pairs=1)
+    arm, workload, settings = asked_of(values)
     if values["print_config"]:
         print_yaml(config_of(workload, settings, [arm]))
         return 0
@@ -64,6 +52,18 @@ def command(
     finally:
         progress.close()
     return show(outcome, values)
+
+
+def asked_of(values: dict[str, Any]) -> tuple[Backend, Workload, Settings]:
+    """The one arm, the workload and the settings that the options name. Raises ``UsageError``."""
+    from pdbench.settings import load_workload
+    from pdbench.target.arms import base_of
+
+    workload = load_workload(values["workload"] or "chat", overrides_of(values))
+    changes = {key: values[key] for key in ("model", "api", "api_key_env")}
+    arm = _backend(values["backend"], values["base_url"], values["name"], changes)
+    base_of([arm], None)
+    return arm, workload, settings_of(values, pairs=1)
 
 
 def _backend(text: str | None, base_url: str | None, name: str | None, asked: dict[str, str | None]) -> Backend:

@@ -31,6 +31,7 @@ FLOORS = [
     {"tune"},
     {"report"},
     {"cli"},
+    {"locustfile"},
     {"__main__"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -277,5 +277,5 @@ def test_bad_addresses(text: str) -> None:
 )
 def test_options_that_contradict_each_other(asked: Any, where: str) -> None:
     with pytest.raises(UsageError, match=where):
-        fleet_spec(*asked, timeout_s=60.0)
+        fleet_spec(asked[0], asked[1], asked[2], asked[3], 60.0)
     assert fleet_spec(None, None, None, None, 60.0) is None
