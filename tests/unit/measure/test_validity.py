@@ -121,11 +121,11 @@ def audit(loop: float = 0.1, busy: float = 0.2, wait: float | None = 0.1, **chan
     ("found", "lag", "says", "remedy"),
     [
         (audit(), 0.1, "", ""),
-        (audit(loop=19.9, wait=0.6), 0.1, "", ""),
+        (audit(loop=19.9, wait=0.66), 0.1, "", ""),
         (audit(loop=20.1, wait=None), 0.1, "the client was late: event loop lag P99 20.1 ms", "add a worker"),
         (audit(loop=20.1, wait=0.9), 0.1, "wait for the processor 90 %", "free a core for the client: other"),
         (audit(loop=5.1, wait=0.7), 0.1, "event loop lag P99 5.10 ms; it had to wait", "free a core"),
-        (audit(loop=4.9, wait=0.9), 0.1, "", ""),
+        (audit(loop=0.9, wait=0.9), 0.1, "", ""),
         (
             audit(busy=0.95),
             20.1,
