@@ -22,9 +22,10 @@ from pdbench.workload.prompt_spec import Prefix, Prompts, Sessions
 
 __all__ = ["LENGTH_MAX", "Arrivals", "Lengths", "Prefix", "Prompts", "Sampling", "Sessions", "Workload"]
 
-_PER_STREAM = 20
+_PER_STREAM = 100
 """Requests a second that one stream of a closed loop of given duration is planned for at most."""
-_CLOSED_MAX = 200_000
+_CLOSED_MAX, _CLOSED_TEXTS_MAX = 200_000, 20_000
+"""And in all; fewer where every prompt is made beforehand and travels in the job."""
 
 
 class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -96,14 +97,15 @@ class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             raise ValueError(f"duration does not apply to '{process}': give {other}")
         if self.closed:
             if length_s is not None and self.num_requests == 0:
-                force_setattr(self, "num_requests", min(_CLOSED_MAX, self._most_streams(length_s)))
+                limit = _CLOSED_MAX if self.prompts is None else _CLOSED_TEXTS_MAX
+                force_setattr(self, "num_requests", min(limit, self._most_requests(length_s)))
             return
         if self.num_requests != 0 and length_s is not None:
             raise ValueError("duration and num_requests both set the number of requests: give one")
         force_setattr(self, "num_requests", expected_requests(self.arrivals, length_s))
         force_setattr(self, "duration", None)
 
-    def _most_streams(self, length_s: float) -> int:
+    def _most_requests(self, length_s: float) -> int:
         most = max(
             (streams for _, streams in self.arrivals.points or ()), default=float(self.arrivals.concurrency or 1)
         )

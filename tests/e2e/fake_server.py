@@ -48,7 +48,8 @@ class Fake:
             return web.json_response({"error": {"message": "unknown parameter"}}, status=400)
         chat = request.path.endswith("chat/completions")
         text = body["messages"][0]["content"] if chat else body["prompt"]
-        prompt_tokens = math.ceil(len(text.split()) * self.args.tokens_per_word) + self.args.overhead
+        words = text if isinstance(text, list) else text.split()
+        prompt_tokens = math.ceil(len(words) * self.args.tokens_per_word) + self.args.overhead
         count = int(body.get("max_tokens") or 16)
         if not body.get("stream"):
             return web.json_response(

@@ -182,3 +182,28 @@ def test_a_server_that_died_is_started_again_before_its_next_run(desk: Desk, tmp
     assert "server_died" not in document["arms"]["first"]
     assert "second: started again" in typed.err
     assert not desk.leftovers()
+
+
+def test_a_closed_loop_with_real_prompts(desk: Desk, tmp_path: Path) -> None:
+    """Three streams for a second; the texts of the file arrive as they are, and the manifest says what that means."""
+    lines = [json.dumps({"prompt": " ".join(["word"] * n)}) for n in range(5, 45)]
+    (tmp_path / "prompts.jsonl").write_text("\n".join(lines))
+    with desk.fake(tmp_path) as url:
+        typed = desk.type(
+            *("run", "--base-url", url, "--workload", tiny(tmp_path), "--arrivals", "closed", "--concurrency", "3"),
+            *("--duration", "1s", "--prompts", str(tmp_path / "prompts.jsonl"), "-o", str(tmp_path), "--json"),
+        )
+    assert typed.code in (0, 12), typed
+    document = typed.document
+    jsonschema.validate(document, schema.load("run"))
+    folder = tmp_path / document["run"]
+    manifest = json.loads((folder / "manifest.json").read_text())
+    jsonschema.validate(manifest, schema.load("manifest"))
+    assert manifest["planned_prompt_tokens"] == "words"
+    assert any("closed loop" in note for note in manifest["notes"])
+    assert "note: closed loop" in typed.err
+    requests = pd.read_parquet(folder / "requests.parquet")
+    assert document["arms"]["server"]["requests"]["failed"] == 0
+    assert 3 < len(requests) < 300
+    assert (requests["prompt_tokens"] >= requests["planned_prompt_tokens"]).all()
+    assert requests.loc[~requests["warmup"], "prompt_tokens"].between(5, 44).all()

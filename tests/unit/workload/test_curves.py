@@ -131,7 +131,7 @@ def test_gaps_follow_their_law(law: str, shape: float) -> None:
         ({"arrivals": RAMP, "duration": "60s"}, 270),
         ({"arrivals": DAY, "duration": "4m"}, 720),
         ({"arrivals": {"process": "poisson", "rate": 2}, "duration": "30s"}, 60),
-        ({"arrivals": {"process": "closed", "concurrency": 4}, "duration": "10s"}, 800),
+        ({"arrivals": {"process": "closed", "concurrency": 4}, "duration": "10s"}, 4000),
         ({"arrivals": {"process": "closed", "concurrency": 4}, "duration": "10s", "num_requests": 50}, 50),
     ],
 )
@@ -196,7 +196,7 @@ def test_a_spelling_is_the_file_s() -> None:
     assert with_overrides(workload(), arrivals="diurnal:3:0.6:120s", rate=6).arrivals.rate == 6
     assert with_overrides(workload(), arrivals="ramp:1:8:60s", duration_s=60).num_requests == 270
     closed = with_overrides(workload(), arrivals="closed", concurrency=4, duration_s=10)
-    assert (closed.num_requests, closed.duration) == (800, "10s")
+    assert (closed.num_requests, closed.duration) == (4000, "10s")
     bursty = with_overrides(workload(), arrivals="ramp:1:8:60s", burstiness=0.5).arrivals
     assert (bursty.gaps, bursty.burstiness) == ("gamma", 0.5)
 
