@@ -76,19 +76,21 @@ class Children:
 
     def __init__(self, count: int, port: int) -> None:
         self._port = port
+        self._dead: dict[int, str] = {}
         self._all = [Child(port) for _ in range(count)]
 
     def revive(self) -> None:
         """Replace those that ended."""
         for place, child in enumerate(self._all):
-            if child.gone:
+            if how := child.gone:
+                self._dead[child.pid] = how
                 child.begin_stop()
                 child.stop()
                 self._all[place] = Child(self._port)
 
     def how_gone(self, pid: int) -> str:
         """How the one with this pid ended; ``""`` while it lives, or if it is none of ours."""
-        return next((child.gone for child in self._all if child.pid == pid), "")
+        return self._dead.get(pid) or next((child.gone for child in self._all if child.pid == pid), "")
 
     def failed(self) -> str:
         """Why it is no use to wait for them: one has ended already, with its last words."""

@@ -34,15 +34,13 @@ class Core:
         """Fix who takes part. Raises ``WorkersMissingError``."""
         self._members = self._muster.gather(count, limit_s, given_up)
 
-    def run(
-        self, job: Job, on_delta: OnDelta, should_stop: ShouldStop, gone: Callable[[int], str] = lambda _: ""
-    ) -> LoadOutcome:
-        """One round with those who were gathered. ``gone``: how the process of a pid of ours ended."""
+    def run(self, job: Job, on_delta: OnDelta, should_stop: ShouldStop) -> LoadOutcome:
+        """One round with those who were gathered."""
+        return Round(self._muster, self._members, job).play(on_delta, should_stop)
 
-        def how(member: Member) -> str:
-            return gone(member.hello.pid) if member.on_this_host else ""
-
-        return Round(self._muster, self._members, job, how).play(on_delta, should_stop)
+    def watch(self, how_gone: Callable[[int], str]) -> None:
+        """``how_gone`` says how the process of a pid on this host ended; ``""`` while it lives or is not known."""
+        self._muster.gone = lambda member: how_gone(member.hello.pid) if member.on_this_host else ""
 
     def quit(self, linger_ms: int) -> None:
         """Tell all workers that it is over."""

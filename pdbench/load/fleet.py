@@ -19,7 +19,7 @@ from typing import Any, Self, TypeVar
 import gevent
 from gevent.event import Event
 
-from pdbench.errors import PdbenchError
+from pdbench.errors import Interrupted, PdbenchError, WorkersMissingError
 from pdbench.fleetspec import LOOPBACK, FleetSpec
 from pdbench.load.children import Children
 from pdbench.load.core import Core
@@ -52,6 +52,7 @@ class Fleet:
         self._core, self._hub, self._closing = started
         if spec.processes:
             self._children = Children(spec.processes, self._core.port)
+            self._core.watch(self._children.how_gone)
         else:
             say(f"waiting for {spec.expect} workers on {spec.bind}:{self._core.port}")
 
@@ -80,15 +81,19 @@ class Fleet:
             why = children.failed() if children is not None else ""
             return f"and a local worker failed: {why}" if why else ""
 
-        self._call(lambda _: self._core.gather(self._spec.workers, self._spec.timeout_s, given_up))
+        try:
+            self._call(lambda _: self._core.gather(self._spec.workers, self._spec.timeout_s, given_up))
+        except WorkersMissingError:
+            if should_stop is not None and should_stop():
+                raise Interrupted("interrupted") from None
+            raise
 
     def run(self, job: Job, on_delta: OnDelta, should_stop: ShouldStop) -> LoadOutcome:
         """One job, shared out. See ``steer.run_load``."""
         self.gather(should_stop)
         stop = threading.Event()
-        gone = self._children.how_gone if self._children is not None else lambda _: ""
         outcome: LoadOutcome = self._call(
-            lambda tell: self._core.run(job, tell, stop.is_set, gone), on_delta, should_stop=should_stop, stop=stop
+            lambda tell: self._core.run(job, tell, stop.is_set), on_delta, should_stop=should_stop, stop=stop
         )
         return outcome
 

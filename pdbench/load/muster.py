@@ -57,6 +57,8 @@ class Muster:
         self.say = say
         self.members: dict[str, Member] = {}
         self.refused: list[str] = []
+        self.gone: Callable[[Member], str] = lambda _: ""
+        """May know earlier than a heartbeat that a member's process has ended, and how."""
         self.listener: Callable[[Member, ToMaster], None] | None = None
         runner.register_message(HELLO, self._hello)
         runner.register_message(TALK, self._talk)
@@ -104,10 +106,16 @@ class Muster:
     def how_gone(self, member: Member) -> str:
         """Why it is not there any more; ``""`` if it is. Locust counts missed heartbeats (one a second): after three
         it says missing, about 5 s after the last; one that said farewell is gone from its list at once."""
+        if how := self.gone(member):
+            return how
         node = self.runner.clients.get(member.node)
         if node is None:
             return "it said farewell"
         return "no heartbeat for 5 s" if node.state == "missing" else ""
+
+    def forget(self, member: Member) -> None:
+        """One that was lost is no member, until it says hello again."""
+        self.members.pop(member.node, None)
 
     def alive(self, member: Member) -> bool:
         return not self.how_gone(member)

@@ -6,7 +6,7 @@ Runs in one greenlet of the master; the workers' messages come in between, by ``
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -88,14 +88,11 @@ class Post:
 
 
 class Round:
-    """``gone`` may know earlier than a heartbeat that a member's process ended (it says how)."""
+    """One job on the members that were gathered. Raises ``UsageError`` where it cannot be shared out among them."""
 
-    def __init__(
-        self, muster: Muster, members: Sequence[Member], job: Job, gone: Callable[[Member], str] = lambda _: ""
-    ) -> None:
+    def __init__(self, muster: Muster, members: Sequence[Member], job: Job) -> None:
         self._muster = muster
         self._job = job
-        self._gone = gone
         self._run = job.run_id
         shares = [share(job, rank, len(members)) for rank in range(len(members))]
         _check_reachable(job, members)
@@ -169,6 +166,8 @@ class Round:
                 self._halt()
             self._muster.listener = None
             for post in self._posts:
+                if post.lost:
+                    self._muster.forget(post.member)
                 post.sink.close()
                 post.sink.path.unlink(missing_ok=True)
 
@@ -241,7 +240,7 @@ class Round:
         for post in self._posts:
             if post.over:
                 continue
-            post.lost = self._gone(post.member) or self._muster.how_gone(post.member)
+            post.lost = self._muster.how_gone(post.member)
             if post.lost:
                 self._muster.say(f"worker {post.member.name} was lost: {post.lost}")
 
@@ -289,7 +288,9 @@ class Round:
 
     def _records(self, post: Post) -> list[RequestRecord]:
         post.sink.close()
-        return [moved(record, post.offset_ns) for record in read_journal(post.sink.path)]
+        # In a thread: decoding a million records takes seconds, and heartbeats want answers.
+        records = gevent.get_hub().threadpool.apply(read_journal, (post.sink.path,))
+        return [moved(record, post.offset_ns) for record in records]
 
     def _facts(self, post: Post, requests: int) -> WorkerFacts:
         return WorkerFacts(

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pdbench.cli.worker import split_address
-from pdbench.errors import UsageError, WorkersMissingError
+from pdbench.errors import PdbenchError, UsageError, WorkersMissingError
 from pdbench.fleetspec import fleet_spec
 from pdbench.load.delta import Delta
 from pdbench.load.histogram import LiveHistogram
@@ -36,7 +36,7 @@ from pdbench.load.muster import Muster
 from pdbench.load.offset import Offset, estimate, is_same_clock, moved
 from pdbench.load.sharing import share
 from pdbench.load.ship import JournalSink, JournalTail, Parcel, pieces
-from pdbench.load.worker import Worker
+from pdbench.load.worker import MASTER_LIMIT_S, Worker
 from pdbench.measure.records import RequestRecord
 from pdbench.workload.prompts import PromptMaker
 
@@ -279,3 +279,11 @@ def test_options_that_contradict_each_other(asked: Any, where: str) -> None:
     with pytest.raises(UsageError, match=where):
         fleet_spec(asked[0], asked[1], asked[2], asked[3], 60.0)
     assert fleet_spec(None, None, None, None, 60.0) is None
+
+
+def test_a_silent_master_has_vanished() -> None:
+    worker = Worker(Runner())
+    worker._heard -= MASTER_LIMIT_S + 1
+    with pytest.raises(PdbenchError, match="vanished") as raised:
+        worker.serve()
+    assert raised.value.exit_code == 1

@@ -1,0 +1,152 @@
+"""A round on the master with workers that are played: another host's clock, a death on the way, a refusal."""
+
+from __future__ import annotations
+
+import struct
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pytest
+
+from pdbench.errors import UsageError
+from pdbench.load.delta import EngineFacts, Final
+from pdbench.load.job import Job
+from pdbench.load.journal import MAGIC
+from pdbench.load.lag import LagSummary
+from pdbench.load.messages import (
+    EngineReady,
+    EngineRefused,
+    Go,
+    Halt,
+    JobPart,
+    JournalPart,
+    Ping,
+    Pong,
+    RunDone,
+    our_hello,
+)  # fmt: skip
+from pdbench.load.muster import Member
+from pdbench.load.round import Round
+from pdbench.measure.records import RequestRecord
+from tests.unit.load.test_fleet_parts import job
+
+FAR_NS = 5_000_000_000
+FACTS = EngineFacts(
+    clock="kernel", timer="t", dispatch_lag=LagSummary(), client_lag=LagSummary(), cpu_s=1.0, wall_s=1.0,
+    connections_opened=1, connections_failed=0, retried=0, late_bodies=0, reads=1, max_events_per_read=1,
+    clock_offset_drift_ns=0, python="3", uvloop="1",
+)  # fmt: skip
+
+
+class Played:
+    """A muster whose workers answer at once. ``far``: this rank's clock is ahead; ``dies``: it stops after t0."""
+
+    def __init__(self, far: int = -1, dies: int = -1, refuses: int = -1) -> None:
+        self.far, self.dies, self.refuses = far, dies, refuses
+        self.listener: Any = None
+        stats = SimpleNamespace(
+            clear_all=lambda: None, total=SimpleNamespace(num_requests=0, num_failures=0, total_rps=0.0)
+        )
+        self.runner = SimpleNamespace(stats=stats, environment=SimpleNamespace(stats=stats))
+        hello = our_hello()
+        boots = ["far" if rank == far else hello.boot for rank in range(2)]
+        self.members = [
+            Member(str(rank), msgspec.structs.replace(hello, pid=rank, boot=boot)) for rank, boot in enumerate(boots)
+        ]
+        self.jobs: dict[int, Job] = {}
+        self.gone: set[int] = set()
+        self.heard: list[Any] = []
+        self.said: list[str] = []
+        self.forgotten: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    def how_gone(self, member: Member) -> str:
+        return "it died" if member.hello.pid in self.gone else ""
+
+    def forget(self, member: Member) -> None:
+        self.forgotten.append(member.name)
+
+    def send(self, member: Member, message: Any) -> None:
+        rank = member.hello.pid
+        self.heard.append(message)
+        shift = FAR_NS if rank == self.far else 0
+        if isinstance(message, Ping):
+            self.listener(member, Pong(message.number, time.monotonic_ns() + shift))
+        elif isinstance(message, JobPart) and rank == self.refuses:
+            self.listener(member, EngineRefused(message.run, "no key", "--api-key-env", "export it"))
+        elif isinstance(message, JobPart):
+            self.jobs[rank] = msgspec.json.decode(message.data, type=Job)
+            self.listener(member, EngineReady(message.run, "kernel"))
+        elif isinstance(message, Go):
+            self._work(member, message)
+
+    def _work(self, member: Member, message: Go) -> None:
+        mine = self.jobs[member.hello.pid]
+        dies = member.hello.pid == self.dies
+        count = 1 if dies else len(mine)
+        data = MAGIC
+        for index, offset_ns in list(zip(mine.index, mine.scheduled_ns, strict=True))[:count]:
+            due = message.t0_ns + offset_ns
+            entry = msgspec.msgpack.encode(
+                RequestRecord(
+                    index=index, scheduled_ns=due, sent_ns=due + 5, end_ns=due + 9, status="ok",
+                    planned_prompt_tokens=1, planned_output_tokens=1, chunk_ns=[due + 9], chunk_tokens=[1],
+                )
+            )  # fmt: skip
+            data += struct.pack("<I", len(entry)) + entry
+        if dies:
+            self.listener(member, JournalPart(message.run, data + b"torn"))
+            self.gone.add(member.hello.pid)
+            return
+        self.listener(member, JournalPart(message.run, data))
+        done = Final(stopped=False, offered=count, recorded=count, facts=FACTS)
+        self.listener(member, RunDone(message.run, done, "", []))
+
+
+def asked(tmp_path: Path, n: int = 7) -> Job:
+    return job(n, journal=str(tmp_path / "journal"), base_url="http://10.0.0.1:80")
+
+
+def test_instants_of_another_host_come_on_our_clock(tmp_path: Path) -> None:
+    played = Played(far=1)
+    whole = asked(tmp_path)
+    outcome = Round(played, played.members, whole).play(None, None)  # type: ignore[arg-type]
+    assert outcome.status == "complete"
+    assert [record.scheduled_ns - outcome.t0_ns for record in outcome.records] == whole.scheduled_ns
+    assert {record.chunk_ns[0] - record.scheduled_ns for record in outcome.records} == {9}
+    near, far = outcome.workers
+    assert (near.same_clock, near.clock_offset_ns) == (True, 0)
+    assert not far.same_clock
+    assert abs(far.clock_offset_ns - FAR_NS) <= far.rtt_ns
+    assert abs(far.drift_ns) < 1_000_000_000
+    assert outcome.facts is not None
+    assert outcome.facts.cpu_s == 2.0
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_death_on_the_way_keeps_what_was_shipped(tmp_path: Path) -> None:
+    played = Played(dies=0)
+    outcome = Round(played, played.members, asked(tmp_path)).play(None, None)  # type: ignore[arg-type]
+    assert (outcome.status, outcome.workers_lost) == ("engine_died", [played.members[0].name])
+    assert [record.index for record in outcome.records] == [0, 1, 3, 5]
+    assert played.forgotten == outcome.workers_lost
+    assert "it died" in outcome.reason
+
+
+def test_a_job_that_a_worker_cannot_run_is_refused_and_the_rest_is_halted(tmp_path: Path) -> None:
+    played = Played(refuses=1)
+    with pytest.raises(UsageError, match="no key"):
+        Round(played, played.members, asked(tmp_path)).play(None, None)  # type: ignore[arg-type]
+    assert any(isinstance(message, Halt) for message in played.heard)
+
+
+def test_a_server_on_our_loopback_is_not_offered_to_other_hosts(tmp_path: Path) -> None:
+    played = Played(far=1)
+    local = job(4, journal=str(tmp_path / "journal"))
+    with pytest.raises(UsageError, match="another host"):
+        Round(played, played.members, local)  # type: ignore[arg-type]
