@@ -60,6 +60,8 @@ _PLAN = pa.schema(
     + [pa.field(name, pa.int32(), nullable=False) for name in ("prompt_tokens", "output_tokens")]
     + [pa.field("warmup", pa.bool_(), nullable=False)]
 )
+# Only where prompts share text: for each request its pieces [id, tokens].
+_PIECES = pa.field("segments", pa.list_(pa.list_(pa.int64())))
 # What a backend tells about itself has the backend's own columns; these are always there.
 _SERVER = pa.schema([pa.field("arm", pa.string()), pa.field("pair", pa.int64())])
 _PROBES = (
@@ -128,7 +130,7 @@ class RunStore:
     def write_plan(self, plans: Plan | Sequence[Plan]) -> None:
         """Keep the plan of one pair, or of several; a second call for a pair replaces its plan."""
         for plan in [plans] if isinstance(plans, Plan) else plans:
-            columns = {
+            columns: dict[str, Any] = {
                 "pair": [plan.pair] * len(plan),
                 "index": list(range(len(plan))),
                 "scheduled_ns": plan.scheduled_ns,
@@ -136,7 +138,10 @@ class RunStore:
                 "output_tokens": plan.output_tokens,
                 "warmup": plan.warmup,
             }
-            self._write(f"plan-{plan.pair:04d}", pa.table(columns, schema=_PLAN))
+            schema = _PLAN.append(_PIECES) if plan.segments else _PLAN
+            if plan.segments:
+                columns["segments"] = [[list(piece) for piece in pieces] for pieces in plan.segments]
+            self._write(f"plan-{plan.pair:04d}", pa.table(columns, schema=schema))
 
     def append_run(self, requests: pd.DataFrame, tokens: pd.DataFrame) -> None:
         """Keep the rows of one repetition of one arm, as ``measure.records.to_frames`` gives them."""

@@ -50,6 +50,8 @@ def with_overrides(
     """
     if duration_s is not None and num_requests is not None:
         raise UsageError("--duration and --num-requests both set the number of requests", remedy="give one")
+    if prompts is not None and prompt_tokens is not None:
+        raise UsageError("real prompts have lengths of their own", where="--prompt-tokens", remedy="leave it out")
     w = _with_lengths(w, prompt_tokens, output_tokens)
     w = _with_prompts(w, prompts, tokenizer, prompt_ids)
     if arrivals is not None:

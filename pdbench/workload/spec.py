@@ -139,13 +139,13 @@ class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 def expected_requests(arrivals: Arrivals, duration_s: float | None) -> int:
-    """How many requests ``duration_s`` holds at the arrivals' rate, at least 1; without a duration, enough for all of
-    a curve that ends. 0 where neither says it."""
+    """How many requests ``duration_s`` holds at the arrivals' rate, at least 1; enough for all of a curve that ends
+    before, or without a duration. 0 where neither says it."""
     if arrivals.process in CURVES:
         from pdbench.workload.curves import curve_of  # brings numpy, which few workloads need this early
 
         curve = curve_of(arrivals)
-        if duration_s is not None:
+        if duration_s is not None and curve.expected(duration_s) < curve.total:
             return max(1, round(curve.expected(duration_s)))
         # Poisson counts end within five standard deviations; those too many are beyond the curve's end.
         return math.ceil(curve.total + 5 * math.sqrt(curve.total) + 10) if math.isfinite(curve.total) else 0

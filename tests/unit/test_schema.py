@@ -17,6 +17,7 @@ from pdbench import schema
 from pdbench.measure.metrics import handoff_gap_ms, summarise
 from pdbench.measure.slo import parse_objectives
 from pdbench.measure.validity import Reason, judge, of_reasons
+from pdbench.settings import workload_data
 from pdbench.stats.paired import comparisons
 from pdbench.workload.plan import make_plan
 from tests.unit.measure.helpers import frames, request
@@ -175,6 +176,24 @@ def test_the_manifest() -> None:
     found["plan_hashes"] = ["abc"]
     with pytest.raises(jsonschema.ValidationError):
         check("manifest", found)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"arrivals": {"process": "step", "from": 2, "to": 8, "at": "3s", "gaps": "gamma", "burstiness": 0.5}},
+        {"arrivals": {"process": "curve", "points": [[0, 1], [3, 0.5]], "interpolate": "step"}},
+        {"arrivals": {"process": "closed", "points": [[0, 1], [3, 5]]}, "duration": "9s"},
+        {"arrivals": {"process": "trace", "file": "x", "format": "bailian", "jitter": "3s"}, "prompt_tokens": None},
+        {"prompt_tokens": {"distribution": "empirical", "values": [3, 4], "weights": [1, 2.5]}},
+        {"output_tokens": {"distribution": "empirical", "file": "x.csv", "column": "a"}},
+        {"prompts": {"file": "x", "tokenizer": "y", "ids": True}, "prompt_tokens": None},
+        {"prefix": {"tokens": 5, "share": 0.5}, "sessions": {"turns": 2, "think": "5s"}},
+    ],
+)
+def test_what_a_workload_may_say_the_schema_takes(changes: dict[str, Any]) -> None:
+    found = json.loads(msgspec.json.encode(workload_data(workload(**changes))))
+    jsonschema.validate(found, {"$ref": "#/$defs/workload", "$defs": schema.load("run")["$defs"]})
 
 
 @pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "workloads").glob("*.yaml")), ids=lambda p: p.stem)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,16 @@ def filled(path: Path) -> RunStore:
             ]
             store.append_run(*frames(*records, arm=arm, pair=pair))
     return store
+
+
+def test_a_plan_keeps_what_its_prompts_share(tmp_path: Path) -> None:
+    plan = make_plan(workload(num_requests=3, warmup=0, prefix={"tokens": 8}), seed=1)
+    store = RunStore(tmp_path)
+    store.write_plan([plan, replace(make_plan(workload(num_requests=1, warmup=0), seed=1), pair=1)])
+    store.seal(MANIFEST, {})
+    found = read_run(tmp_path).plan["segments"]
+    assert [[piece.tolist() for piece in pieces] for pieces in found[:3]] == [[[0, 8]]] * 3
+    assert found[3] is None
 
 
 def test_the_folder_is_named_by_time_workload_and_commit(tmp_path: Path) -> None:
