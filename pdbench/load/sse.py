@@ -30,7 +30,7 @@ class Event(NamedTuple):
 class SseParser:
     """``feed(bytes)`` returns the events that these bytes completed, in order."""
 
-    __slots__ = ("_data", "_limit", "_name", "_rest", "_rest_size", "_size", "_skip_lf", "_start")
+    __slots__ = ("_between", "_data", "_limit", "_name", "_rest", "_rest_size", "_size", "_skip_lf", "_start")
 
     def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         self._limit = max_event_bytes
@@ -41,9 +41,26 @@ class SseParser:
         self._size = 0
         self._skip_lf = False  # the last byte was CR; an LF that follows belongs to it
         self._start = True
+        self._between = False  # between two events, nothing pending
 
     def feed(self, data: bytes) -> list[Event]:
         """Raises SseOverflow when one event or line exceeds the limit; the parser is then spent."""
+        if self._between and data.startswith(b"data: ") and self._is_one(data):
+            return [Event(data[6:-2])]
+        events = self._feed(data)
+        self._between = not (self._start or self._skip_lf or self._rest or self._data or self._name)
+        return events
+
+    def _is_one(self, data: bytes) -> bool:
+        """One whole event of one line and nothing else, as almost all are: half the work."""
+        return (
+            data.find(b"\n") == len(data) - 2
+            and data.endswith(b"\n")
+            and b"\r" not in data
+            and len(data) <= self._limit
+        )
+
+    def _feed(self, data: bytes) -> list[Event]:
         if self._start:
             data = self._skip_mark(data)
         if self._skip_lf and data:

@@ -56,7 +56,23 @@ def pieces(stream: bytes, cuts: list[int]) -> list[bytes]:
 
 _CUTS = st.lists(st.integers(0, 1 << 16), max_size=12)
 _BITS = st.sampled_from(
-    [b"data", b":", b" ", b"\n", b"\r", b"\r\n", b"\n\n", b"event", b"x", b"\xef\xbb\xbf", b"\xef\xbb", b"id: 1", b"\0"]
+    [
+        b"data: {}\n\n",
+        b"data: a\n\n",
+        b"data",
+        b":",
+        b" ",
+        b"\n",
+        b"\r",
+        b"\r\n",
+        b"\n\n",
+        b"event",
+        b"x",
+        b"\xef\xbb\xbf",
+        b"\xef\xbb",
+        b"id: 1",
+        b"\0",
+    ]
 )
 _STREAM = st.one_of(st.lists(_BITS, max_size=40).map(b"".join), st.binary(max_size=80))
 
