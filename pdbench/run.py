@@ -87,8 +87,10 @@ def run_plan(arm: Arm, plan: Plan, pair: int, ctx: RunContext) -> RunResult:
     live = Live(ctx.progress, arm.name, pair, ctx.settings.pairs, len(plan))
     outcome = run_load(job, on_delta=live, should_stop=ctx.should_stop, fleet=ctx.crew)
     if outcome.status == "engine_died":
-        reason = outcome.reason if outcome.workers_lost else f"the load engine ended early: {outcome.reason}"
-        ctx.progress.event("\n".join(filter(None, [reason, _indented(outcome.stderr)])))
+        who = f"of {', '.join(outcome.workers_lost)}" if outcome.workers_lost else "of the load engine"
+        ctx.progress.event(f"the load ended early: {outcome.reason}")
+        if outcome.stderr:
+            ctx.progress.event(f"last lines {who}:\n{_indented(outcome.stderr)}")
     requests, tokens = to_frames(outcome.records, arm.name, pair)
     server = collect(arm, _measured_window(requests)) if arm.server.alive else ServerSide()
     died = not arm.server.alive or bool(dead_workers(server))

@@ -242,7 +242,7 @@ class Round:
                 continue
             post.lost = self._muster.how_gone(post.member)
             if post.lost:
-                self._muster.say(f"worker {post.member.name} was lost: {post.lost}")
+                self._muster.say(f"worker {post.member.name} was lost, the others go on: {post.lost}")
 
     def _halt(self) -> None:
         if self._halted:
