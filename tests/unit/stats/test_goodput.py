@@ -105,6 +105,7 @@ def test_seeds_that_agree_are_believed_to_one_request_in_a_run() -> None:
     runs = [RateRun(rate, share, seed, 50) for seed in range(3) for rate, share in ((2.0, 1.0), (3.0, 0.8))]
     found = fit_goodput(runs)
     assert found.rate == pytest.approx(2.5)
+    assert found.high is not None
     assert found.high == pytest.approx(2.5 * math.exp(4.3027 * 0.1 / 2.5 / math.sqrt(3)), rel=1e-4)
     finer = fit_goodput([RateRun(run.rate, run.attainment, run.seed, 500) for run in runs])
     assert found.half_width is not None
