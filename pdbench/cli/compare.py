@@ -148,6 +148,7 @@ def config_of(workload: Workload, settings: Settings, arms: list[Backend]) -> di
         "seed": settings.seed,
         "clock": settings.clock,
         "max_concurrency": settings.max_concurrency,
+        **({"workers": settings.fleet.document()} if settings.fleet else {}),
         "output": str(settings.out_dir),
         "fail_on": sorted(settings.fail_on),
         "arms": {arm.name: arm.data for arm in arms},

@@ -225,8 +225,23 @@ def _tail_rows(table: Table, arms: dict[str, Document]) -> None:
             _add(table, label, [_number(arm.get(key, {}).get("p99")) for arm in arms.values()])
     _add_known(table, "loop lag/CPU P99", [_audit(arm) for arm in arms.values()])
     _add_known(table, "waited for CPU", [_waited(arm) for arm in arms.values()])
+    _add_known(table, "load workers", [_workers(arm) for arm in arms.values()])
     _add(table, "validity", [_validity(arm) for arm in arms.values()])
     _saturation_rows(table, arms)
+
+
+def _workers(arm: Document) -> str:
+    """``"2"``, ``"2, 1 lost"``, ``"2, clocks 0.31 ms apart"``; ``""`` where one engine carried the load."""
+    workers = arm.get("workers", [])
+    if not workers:
+        return ""
+    lost = sum(one["lost"] for one in workers)
+    apart = max(abs(one["clock_offset_ms"]) for one in workers)
+    return (
+        str(workers[0]["ranks"])
+        + (f", {lost} lost" if lost else "")
+        + (f", clocks {apart:.3g} ms apart" if apart else "")
+    )
 
 
 def _server_rows(table: Table, arms: dict[str, Document]) -> None:
