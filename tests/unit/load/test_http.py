@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pdbench.load.http import MAX_HEAD_BYTES, Exchange, HttpConnection
+from pdbench.load.recorder import outcome
+from pdbench.load.sender import Flight
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 EVENT = b'data: {"choices":[{"text":"a"}]}\n\n'
@@ -150,6 +152,24 @@ def test_a_server_that_talks_unasked_is_dropped() -> None:
     assert wire.closed
     assert owner.closed == 1
     assert len(owner.ended) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "says"),
+    [
+        ("429 Too Many", ("Retry-After: 3",), "HTTP 429 (Retry-After 3): later"),
+        ("503 Busy", (), "HTTP 503: later"),
+        ("529 Overloaded", ("Retry-After: Wed, 21 Oct 2026 07:28:00 GMT",), "HTTP 529 (Retry-After Wed, 21 Oct"),
+    ],
+)
+def test_come_back_later_is_rejected(status: str, headers: tuple[str, ...], says: str) -> None:
+    _, _, connection, exchange = asked()
+    connection.on_read(1, 1, answer(status, *headers, body=b"later"))
+    flight = Flight(0, 0, b"")
+    flight.exchange = exchange
+    found, error = outcome(flight, None)
+    assert found == "rejected"
+    assert error.startswith(says)
 
 
 def test_http_1_0_ends_with_the_connection() -> None:
