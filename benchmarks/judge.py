@@ -59,16 +59,20 @@ class Latencies:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """``stamp``: receive stamp minus write, one an event. ``tbt_error``: |gap seen - gap written|. ``dispatch_lag``:
-    sent minus scheduled. ``server_late``: the server's own schedule error. ``missing``: streams that the client saw
+    """``stamp``: receive stamp minus the instant before the ``send``, one an event; ``outside``: how far the stamp lies
+    outside the ``send`` (0 between its start and its end: the truth is no sharper than ``sending``, the time spent in
+    it). ``tbt_error``: |gap seen - gap written|. ``dispatch_lag``: sent minus scheduled. ``server_late``: the server's
+    own schedule error. ``missing``: streams that the client saw
     otherwise than they were written (another number of events, or another number of tokens)."""
 
     seen: Latencies
     truth: Latencies
     stamp: Floats
+    outside: Floats
     tbt_error: Floats
     dispatch_lag: Floats
     server_late: Floats
+    sending: Floats
     missing: list[str] = field(default_factory=list)
 
     @property
@@ -87,9 +91,11 @@ class Judged:
             "missing": len(self.missing),
             "stamp_error_us": quantiles_us(np.abs(self.stamp)),
             "stamp_bias_us": quantiles_us(self.stamp),
+            "stamp_outside_send_us": quantiles_us(self.outside),
             "tbt_event_error_us": quantiles_us(self.tbt_error),
             "dispatch_lag_us": quantiles_us(self.dispatch_lag),
             "server_late_us": quantiles_us(self.server_late),
+            "server_in_send_us": quantiles_us(self.sending),
         }
         for metric in Latencies.__slots__:
             off = {f"p{q}": round(self.off_us(metric, q), 2) for q in QUANTILES}
@@ -149,18 +155,21 @@ def judge(requests: Sequence[Seen], log: Mapping[str, Served]) -> Judged:
             continue
         kept.append(one)
         streams.append(served)
-    stamp, tbt = [np.zeros(0)], [np.zeros(0)]
+    stamp, tbt, outside = [np.zeros(0)], [np.zeros(0)], [np.zeros(0)]
     for one, served in zip(kept, streams, strict=True):
         times = np.asarray(one.chunk_ns, dtype=np.int64)
         stamp.append((times - served.before_ns).astype(np.float64))
+        outside.append(np.maximum(np.maximum(served.before_ns - times, times - served.after_ns), 0).astype(np.float64))
         tbt.append(np.abs(np.diff(times) - np.diff(served.before_ns)).astype(np.float64))
     return Judged(
         seen=_seen_of(kept),
         truth=truth_of(streams),
         stamp=np.concatenate(stamp),
+        outside=np.concatenate(outside),
         tbt_error=np.concatenate(tbt),
         dispatch_lag=np.array([one.sent_ns - one.scheduled_ns for one in kept], dtype=np.float64),
         server_late=np.concatenate([np.zeros(0), *(one.late_ns.astype(np.float64) for one in streams)]),
+        sending=np.concatenate([np.zeros(0), *((one.after_ns - one.before_ns).astype(np.float64) for one in streams)]),
         missing=missing,
     )
 

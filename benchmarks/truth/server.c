@@ -3,9 +3,9 @@
  *     cc -O2 -Wall -Wextra -Werror -o truth server.c -lm && ./truth TTFT_US GAP_US
  *
  * It prints its port, speaks the streaming completions and chat APIs on 127.0.0.1, and ends when its stdin closes.
- * Every token has a due instant, fixed when its request is read: due instants never drift, and a late write is
- * followed by writes in time. CLOCK_MONOTONIC is taken right before and right after each send(); GET /log answers
- * all of it, binary (see struct entry), GET /clear forgets it; ask for neither while streams run.
+ * A request is received when the kernel has it, and every token has a due instant from there: due instants never drift,
+ * and a late write is followed by writes in time. CLOCK_MONOTONIC is taken right before and after each send(). GET /log
+ * answers all of it, binary (see struct entry), GET /clear forgets it; ask for neither while streams run.
  *
  * The model selects what is streamed:
  *   truth    one token an event, every GAP              stalls   1 % of the gaps are 300 ms instead
@@ -33,6 +33,7 @@
 #include <unistd.h>
 
 #include "heap.h"
+#include "read.h"
 
 enum { WRITES_BEFORE_NEWS = 8, NEWS = 64, ID_MAX = 128, EVENT_MAX = 2048, REQUEST_MAX = 16 << 20 };
 enum model { TRUTH, STALLS, TWO, ALIGNED, RANDOM, MODELS };
@@ -58,12 +59,6 @@ static int epoll_fd, listener;
 static struct request *newest;
 static struct peer *graveyard[1 << 16];
 static int graves;
-
-static int64_t now_ns(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec * 1000000000LL + t.tv_nsec;
-}
 
 /* ---- when a token is due */
 
@@ -205,28 +200,6 @@ static void emit(struct peer *peer) {
 
 /* ---- reading */
 
-static const char *value_of(const char *json, const char *key) { /* what follows "key": */
-    const char *at = strstr(json, key);
-    if (!at) return NULL;
-    return at + strlen(key) + strspn(at + strlen(key), " :\"");
-}
-
-static bool is_true(const char *json, const char *key) {
-    const char *value = value_of(json, key);
-    return value && *value == 't';
-}
-
-static uint32_t words(const char *at) { /* in a JSON string */
-    uint32_t count = 0;
-    bool inside = false;
-    for (; at && *at && *at != '"'; at++) {
-        if (*at == '\\' && at[1]) at++;
-        count += *at != ' ' && !inside;
-        inside = *at != ' ';
-    }
-    return count;
-}
-
 static int model_of(const char *body) {
     const char *name = value_of(body, "\"model\"");
     for (int i = 0; name && i < MODELS; i++) {
@@ -317,8 +290,8 @@ static void take_request(struct peer *peer, const char *head, const char *body, 
 
 static void readable(struct peer *peer) {
     if (peer->in_cap - peer->in_len < 65536) peer->in = grown(peer->in, peer->in_cap = 2 * peer->in_cap + 131072);
-    ssize_t got = recv(peer->fd, peer->in + peer->in_len, peer->in_cap - peer->in_len - 1, MSG_DONTWAIT);
-    int64_t now = now_ns();
+    int64_t now;
+    ssize_t got = stamped_read(peer->fd, peer->in + peer->in_len, peer->in_cap - peer->in_len - 1, &now);
     if (got < 0 && errno == EAGAIN) return;
     if (got <= 0 || peer->in_len > REQUEST_MAX) { bury(peer); return; }
     peer->in[peer->in_len += (size_t)got] = 0;
@@ -383,6 +356,7 @@ int main(int argc, char **argv) {
     struct sockaddr_in here = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t size = sizeof here;
     listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (setsockopt(listener, SOL_SOCKET, SO_TIMESTAMPNS, &(int){1}, sizeof(int))) fail("SO_TIMESTAMPNS"); /* inherited */
     if (bind(listener, (struct sockaddr *)&here, size) || listen(listener, 4096)) fail("listen");
     if (getsockname(listener, (struct sockaddr *)&here, &size)) fail("getsockname");
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);

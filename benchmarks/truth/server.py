@@ -28,7 +28,7 @@ Ints = npt.NDArray[np.int64]
 
 HERE = Path(__file__).resolve().parent
 BUILD = HERE.parent / ".build"
-SOURCES = (HERE / "server.c", HERE / "heap.h")
+SOURCES = (HERE / "server.c", HERE / "heap.h", HERE / "read.h")
 FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror")
 MODELS = ("truth", "stalls", "two", "aligned", "random")
 
@@ -58,6 +58,7 @@ class Served:
     after_ns: Ints
     tokens: Ints
     prompt_tokens: int
+    max_tokens: int
     blocked: int
 
     @property
@@ -96,6 +97,7 @@ def parse_log(data: bytes) -> dict[str, Served]:
                 after_ns=before + writes["spent_ns"].astype(np.int64),
                 tokens=writes["tokens"].astype(np.int64),
                 prompt_tokens=int(entry["prompt_tokens"]),
+                max_tokens=int(entry["max_tokens"]),
                 blocked=int(entry["blocked"]),
             )
         )
