@@ -225,13 +225,15 @@ class _Play:
 
 
 def end_with_stdin() -> None:
-    """End this process when its standard input closes: whoever started it is gone. Its engine ends by the same."""
+    """Interrupt this greenlet when standard input closes: whoever started the process is gone."""
+    main = gevent.getcurrent()
 
     def watch() -> None:
         while True:
             wait_read(0)
             if not os.read(0, 4096):
-                os._exit(1)
+                gevent.kill(main, Interrupted("the process that started this worker is gone"))
+                return
 
     gevent.spawn(watch)
 
@@ -240,7 +242,6 @@ def serve(host: str, port: int, *, wait_s: float, lifeline: bool, say: Callable[
     """Connect to the master and serve it until it quits. Raises ``UsageError`` when there is none in ``wait_s``."""
     if lifeline:
         end_with_stdin()
-    env, runner = shape.worker(host, port, max(1, round(wait_s / 5)))
+    _, runner = shape.worker(host, port, max(1, round(wait_s / 5)))
     say(f"connected to {host}:{port}")
     Worker(runner, say).serve()
-    del env
