@@ -8,9 +8,9 @@ s belongs to rank s mod ranks, and the requests follow the streams.
 from __future__ import annotations
 
 from itertools import compress
-from typing import Any
+from typing import Any, get_origin
 
-from msgspec.structs import replace
+from msgspec.structs import fields, replace
 
 from pdbench.errors import UsageError
 from pdbench.load.job import Job

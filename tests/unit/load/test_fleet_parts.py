@@ -61,8 +61,9 @@ def job(n: int, **changes: Any) -> Job:
 @given(n=st.integers(1, 40), ranks=st.integers(1, 7), streams=st.integers(0, 9))
 def test_shares_are_the_job_dealt_out(n: int, ranks: int, streams: int) -> None:
     closed = {"concurrency": [(0, streams), (5000, streams + 2)], "scheduled_ns": [0] * n} if streams else {}
-    whole = job(n, **closed)
+    whole = job(n, **closed, prompt_ids=[[i] for i in range(n)])
     parts = [share(whole, rank, ranks) for rank in range(ranks)]
+    assert all(part.prompt_ids == [[i] for i in part.index] for part in parts if part is not None)
     given = [part for part in parts if part is not None]
     rows = [
         row
