@@ -15,7 +15,8 @@ from msgspec.structs import fields, replace
 from pdbench.errors import UsageError
 from pdbench.load.job import Job
 
-_COLUMNS = ("index", "scheduled_ns", "prompt_tokens", "output_tokens", "warmup", "segments", "texts", "prompt_ids")
+_COLUMNS = tuple(one.name for one in fields(Job) if get_origin(one.type) is list and one.name != "concurrency")
+"""Of a job: the lists with one entry a request (or none)."""
 
 
 def part_of(count: int, rank: int, ranks: int) -> int:
