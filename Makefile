@@ -6,14 +6,16 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.stamp
 
-.PHONY: compare test check format bench docs clean help
+.PHONY: compare test check format bench bench-peers soak docs clean help
 
 help:
 	@echo "make compare   three reference deployments on this machine, under 10 minutes"
 	@echo "make test      every test"
 	@echo "make check     ruff and mypy --strict"
 	@echo "make format    ruff format"
-	@echo "make bench     benchmarks of pdbench itself"
+	@echo "make bench     is the client right? accuracy, capacity, arrivals; about 10 minutes"
+	@echo "make bench-peers  the same work by pdbench, GuideLLM, AIPerf and plain aiohttp; about 15 minutes"
+	@echo "make soak      overload and distribution, ten tries each; about 10 minutes"
 	@echo "make docs      the documentation, into site/"
 	@echo "make clean     remove what these made (results stay)"
 
@@ -37,12 +39,25 @@ format: $(STAMP)
 	$(BIN)/python -m ruff format
 	$(BIN)/python -m ruff check --fix
 
+# A missed target ends a benchmark with 1; the others still run.
 bench: $(STAMP)
+	mkdir -p results
+	-$(BIN)/python -m benchmarks.accuracy --json results/bench-accuracy.json
+	-$(BIN)/python -m benchmarks.capacity --json results/bench-capacity.json
+	-$(BIN)/python -m benchmarks.arrivals --json results/bench-arrivals.json
 	$(BIN)/python -m benchmarks.engine
-	$(BIN)/python -m benchmarks.client
+
+bench-peers: $(STAMP)
+	mkdir -p results
+	$(BIN)/python -m benchmarks.peers --json results/bench-peers.json
+
+soak: $(STAMP)
+	mkdir -p results
+	-$(BIN)/python -m benchmarks.overload --json results/bench-overload.json
+	-$(BIN)/python -m benchmarks.workers --json results/bench-workers.json
 
 docs: $(STAMP)
 	$(BIN)/python -m mkdocs build --strict
 
 clean:
-	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf benchmarks/.build benchmarks/.peers $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -141,9 +141,10 @@ def aiperf_report(_: bytes, directory: Path) -> Reported:
 
 
 def guidellm_words(url: str, work: Work, directory: Path, seed: int) -> list[str]:
+    """By the chat API, its default: with the completions API version 0.8.1 offers no request of synthetic data."""
     return [
         *(str(program("guidellm")), "run", "--disable-console"),
-        *("--backend", f"kind=openai_http,target={url},model=truth,request_format=/v1/completions"),
+        *("--backend", f"kind=openai_http,target={url},model=truth"),
         *("--profile", f"kind=poisson,rate={work.rate:g}", "--constraint", f"kind=max_requests,count={work.requests}"),
         *("--tokenizer", f"kind=huggingface_auto,model={tokenizer('guidellm')}"),
         *("--data", f"kind=synthetic_text,prompt_tokens={PROMPT},output_tokens={TOKENS}"),

@@ -16,7 +16,9 @@ import argparse
 import asyncio
 import contextlib
 import json
+import math
 import os
+import random
 import socket
 import sys
 from collections.abc import Callable
@@ -103,6 +105,35 @@ def truth_aligned(ask: Ask) -> list[Step]:
     return [step._replace(after_ms=-step.after_ms) for step in truth(ask)]
 
 
+def stalls(ask: Ask) -> list[Step]:
+    """1 % of the gaps are 300 ms. Which ones depends on nothing but the request's id."""
+    draw = random.Random(ask.id)
+    steps = truth(ask)
+    late = [step._replace(after_ms=300.0) if draw.random() < 0.01 else step for step in steps[1:-1]]
+    return [steps[0], *late, steps[-1]]
+
+
+def random_gaps(ask: Ask) -> list[Step]:
+    """Exponential gaps of mean ``gap_ms``, seeded by the request's id."""
+    draw = random.Random(ask.id)
+    steps = truth(ask)
+    gaps = [step._replace(after_ms=-math.log(1 - draw.random()) * ask.gap_ms) for step in steps[1:-1]]
+    return [steps[0], *gaps, steps[-1]]
+
+
+def two(ask: Ask) -> list[Step]:
+    """Two tokens an event; the usage counts both."""
+    steps = []
+    for i in range(0, ask.max_tokens, 2):
+        last = min(i + 1, ask.max_tokens - 1)
+        body = token(ask, last)
+        choice = body["choices"][0]
+        text = "".join(f" tok{j}" for j in range(i, last + 1))
+        choice.update({"delta": {"content": text}} if ask.chat else {"text": text})
+        steps.append(Step(ask.gap_ms if i else ask.ttft_ms, (b"" if i else _OK_HEAD) + chunk(event(body)), 1))
+    return [*steps, Step(0, ending(ask))]
+
+
 def role_first(ask: Ask) -> list[Step]:
     """llama.cpp and transformers: the role, with a null content, long before the first token."""
     role = {"choices": [{"index": 0, "delta": {"role": "assistant", "content": None}, "finish_reason": None}]}
@@ -184,6 +215,9 @@ _JSON = "Content-Type: application/json"
 SCENARIOS: dict[str, Callable[[Ask], list[Step]]] = {
     "truth": truth,
     "truth-aligned": truth_aligned,
+    "stalls": stalls,
+    "random": random_gaps,
+    "two": two,
     "role-first": role_first,
     "reasoning": reasoning,
     "usage-in-last": usage_in_last,
