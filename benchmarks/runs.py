@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import requests
 
 from benchmarks.common import ROOT, pinned
 from benchmarks.judge import Seen
-from benchmarks.truth.server import Served
+from benchmarks.truth.server import Served, TruthServer
 
-INVALID = 12
+LIMIT_S = 300
+SETTLED = 3
 SLO = ("ttft p90 <= 100ms", "tbt p90 <= 40ms")
 
 
@@ -114,10 +116,30 @@ def call(
         )
     if meanwhile is not None:
         meanwhile(process)
-    stdout, stderr = process.communicate()
+    try:
+        stdout, stderr = process.communicate(timeout=LIMIT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        stdout, stderr = process.communicate()
     made = sorted(set(out.glob("*")) - before)
     document = json.loads(stdout) if stdout.strip().startswith("{") else {}
     return CliRun(process.returncode, document, made[-1] if made else None, time.monotonic() - started, stderr)
+
+
+def streams_run(process: subprocess.Popen[str], truth: TruthServer) -> bool:
+    """Waits until the load flows; False when the run ended or a minute passed before. A server with open streams
+    refuses to clear its log: several refusals in a row are more than the one short stream that a run first asks for."""
+    limit, refused = time.monotonic() + 60, 0
+    while refused < SETTLED:
+        if process.poll() is not None or time.monotonic() > limit:
+            return False
+        try:
+            truth.clear()
+            refused = 0
+        except requests.HTTPError:
+            refused += 1
+        time.sleep(0.1)
+    return True
 
 
 def load_only(log: dict[str, Served], tokens: int) -> dict[str, Served]:

@@ -15,7 +15,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ import psutil
 from benchmarks.common import arguments, cores, scratch, tell
 from benchmarks.common import table as print_table
 from benchmarks.judge import QUANTILES, Target
-from benchmarks.runs import CliRun, call, command, load_only, write_workload
+from benchmarks.runs import CliRun, call, command, load_only, streams_run, write_workload
 from benchmarks.truth.server import TruthServer
 
 METRICS = ("ttft_ms", "service_ttft_ms", "tbt_ms", "tpot_ms", "e2e_ms")
@@ -41,24 +40,9 @@ def run(truth: TruthServer, processes: int, options: argparse.Namespace, directo
 
 def kill_one(process: subprocess.Popen[str], truth: TruthServer) -> None:
     """SIGKILL to one of the workers that this very run has started, once load is flowing."""
-    limit = time.monotonic() + 60
-    while time.monotonic() < limit and process.poll() is None:
-        children = psutil.Process(process.pid).children()
-        workers = [child for child in children if "worker" in child.cmdline()]
-        engines = [one for worker in workers for one in worker.children(recursive=True)]
-        if len(workers) >= 2 and len(engines) >= 2 and busy_server(truth):
-            os.kill(workers[-1].pid, signal.SIGKILL)
-            return
-        time.sleep(0.05)
-
-
-def busy_server(truth: TruthServer) -> bool:
-    """Whether streams are running: the log is refused to be cleared then, and nothing is disturbed."""
-    try:
-        truth.clear()
-    except OSError:  # requests' errors are OSErrors
-        return True
-    return False
+    if streams_run(process, truth):
+        workers = [child for child in psutil.Process(process.pid).children() if "worker" in child.cmdline()]
+        os.kill(workers[-1].pid, signal.SIGKILL)
 
 
 def compare(one: CliRun, two: CliRun) -> list[tuple[str, float, float, float]]:
