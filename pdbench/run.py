@@ -84,7 +84,8 @@ def run_plan(arm: Arm, plan: Plan, pair: int, ctx: RunContext) -> RunResult:
     probe = arm.probe()
     arm.clear()
     job = make_job(arm, plan, pair, ctx)
-    live = Live(ctx.progress, arm.name, pair, ctx.settings.pairs, len(plan))
+    # Pairs that were run again have numbers beyond those that were planned.
+    live = Live(ctx.progress, arm.name, pair, max(ctx.settings.pairs, pair + 1), len(plan))
     outcome = run_load(job, on_delta=live, should_stop=ctx.should_stop, fleet=ctx.crew)
     if outcome.status == "engine_died":
         who = f"of {', '.join(outcome.workers_lost)}" if outcome.workers_lost else "of the load engine"
