@@ -2,215 +2,44 @@
 
     python -m benchmarks.peers --json peers.json
 
-Each peer is installed with pip into its own environment under benchmarks/.peers/ (ignored by git) and driven by its
-own command line, with all its processes on one core; the truth server has another. The tools take turns, for several
-rounds. A tool's error is the distance of the percentiles *it reports* to those of the server's log for the same
-requests; where it reports no percentile of single gaps, only of each request's mean gap, it is compared with the log's
+Each peer (tools.py) is driven by its own command line, with all its processes on one core; the truth server has
+another. The tools take turns, for several rounds. A tool's error is the distance of the percentiles *it reports* to
+those of the server's log for the same requests; where it reports no percentile of single gaps, only of each request's mean gap, it is compared with the log's
 mean gaps, and the table says so. Start and report: wall time minus the time between the first request's arrival and
 the last write. Memory: the summed resident memory of its processes at its peak (shared pages count in each). Arrival
-fit: Kolmogorov-Smirnov against the exponential law of the rate asked for, by the gaps the server saw. About fifteen
-minutes, and the installation once.
+fit: Kolmogorov-Smirnov against the exponential law of the rate asked for, by the gaps the server saw. For capacity
+pdbench times 60,000 events/s and each tool is asked for a fifth of that: pdbench by the error of every event, the tools
+by the distance of their percentiles, which is the milder test. About twenty minutes, and the installation once.
 """
 
 from __future__ import annotations
 
-import json
+import argparse
 import os
 import shutil
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import psutil
 from scipy import stats
 
-from benchmarks.common import ROOT, arguments, cores, make_job, pinned, poisson_ns, scratch, tell
+from benchmarks.capacity import EVEN, Point, document_of, measure
+from benchmarks.common import ROOT, arguments, cores, pinned, scratch, tell
 from benchmarks.common import table as print_table
-from benchmarks.judge import QUANTILES, Seen, Target, quantile, truth_of
-from benchmarks.runs import command as pdbench_command
-from benchmarks.runs import load_only, write_workload
+from benchmarks.judge import QUANTILES, Target, quantile, truth_of
+from benchmarks.runs import load_only
+from benchmarks.tools import FOREIGN, PEERS, TOKENS, TOOLS, Reported, Tool, Work, install, version
 from benchmarks.truth.server import Served, TruthServer, in_order
 
-PEERS = ROOT / "benchmarks" / ".peers"
-TOKENS = PROMPT = 64
 LIMIT_S = 300
+CAPACITY, STREAMS = 60_000, 256  # events/s of pdbench, against which a fifth is asked of the peers
 _SAMPLE_S = 0.25
-# A word is a token: enough for tools that want to count, and nothing has to be downloaded.
-_TOKENIZER = """
-import sys
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
-vocabulary = {"[UNK]": 0, **{f"tok{i}": i + 1 for i in range(4096)}}
-words = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-words.pre_tokenizer = pre_tokenizers.Whitespace()
-PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]", eos_token="tok0").save_pretrained(sys.argv[1])
-"""
-
-Reported = dict[str, dict[str, float]]  # metric of judge.Latencies -> {"p50": ms, ...}
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What every tool is asked to do."""
-
-    rate: float
-    requests: int
-
-    @property
-    def name(self) -> str:
-        return f"{self.requests} x {TOKENS} at {self.rate:g} req/s"
-
-
-@dataclass(frozen=True, slots=True)
-class Tool:
-    """``command`` gives the words for (URL, work, directory, seed), ``read`` its percentiles from (stdout, directory).
-    ``stdin``: what it is told there."""
-
-    name: str
-    command: Callable[[str, Work, Path, int], list[str]]
-    read: Callable[[bytes, Path], Reported]
-    stdin: Callable[[str, Work, int], bytes] | None = None
-
-
-# ---- the tools
-
-
-def pdbench_words(url: str, work: Work, directory: Path, seed: int) -> list[str]:
-    workload = write_workload(directory, rate=work.rate, requests=work.requests, tokens=TOKENS, prompt=PROMPT)
-    return pdbench_command(url, workload, directory / "results", seed=seed)
-
-
-def pdbench_report(stdout: bytes, _: Path) -> Reported:
-    arm = next(iter(json.loads(stdout)["arms"].values()))
-    return {"service_ttft": arm["service_ttft_ms"], "ttft": arm["ttft_ms"], "tbt": arm["tbt_ms"]}
-
-
-def plain_words(*_: object) -> list[str]:
-    return [sys.executable, "-m", "benchmarks.plain"]
-
-
-def plain_stdin(url: str, work: Work, seed: int) -> bytes:
-    job = make_job(url, poisson_ns(work.requests, work.rate, seed), tokens=TOKENS, journal=Path("none"), prompt=PROMPT)
-    asked = {
-        "url": f"{url}/v1/completions",
-        "due": job.scheduled_ns,
-        "tokens": TOKENS,
-        "model": job.model,
-        "run_id": "plain",
-        "texts": [job.prompts.text(i, PROMPT) for i in job.index],
-    }
-    return msgspec.msgpack.encode(asked)
-
-
-def plain_report(stdout: bytes, _: Path) -> Reported:
-    seen = msgspec.convert(msgspec.msgpack.decode(stdout)["seen"], list[Seen])
-    first = [one.chunk_ns[0] - one.sent_ns for one in seen]
-    due = [one.chunk_ns[0] - one.scheduled_ns for one in seen]
-    gaps = np.concatenate([np.diff(one.chunk_ns) for one in seen])
-    return {name: of_ms(values) for name, values in (("service_ttft", first), ("ttft", due), ("tbt", gaps))}
-
-
-def of_ms(values_ns: Any) -> dict[str, float]:
-    return {f"p{q}": quantile(values_ns, q) / 1e6 for q in QUANTILES}
-
-
-def aiperf_words(url: str, work: Work, directory: Path, seed: int) -> list[str]:
-    return [
-        *(str(program("aiperf")), "profile", "--model", "truth", "--url", url, "--endpoint-type", "completions"),
-        *("--streaming", "--tokenizer", str(tokenizer("aiperf")), "--use-server-token-count"),
-        *("--request-rate", f"{work.rate:g}", "--arrival-pattern", "poisson", "--request-count", str(work.requests)),
-        *("--prompt-input-tokens-mean", str(PROMPT), "--prompt-input-tokens-stddev", "0"),
-        *("--prompt-output-tokens-mean", str(TOKENS), "--prompt-output-tokens-stddev", "0"),
-        *("--use-legacy-max-tokens", "--extra-inputs", "ignore_eos:true", "--random-seed", str(seed + 1)),
-        *("--ui", "none", "--no-gpu-telemetry", "--no-server-metrics"),
-        *("--output-artifact-dir", str(directory / "aiperf")),
-    ]
-
-
-def aiperf_report(_: bytes, directory: Path) -> Reported:
-    found = json.loads((directory / "aiperf" / "profile_export_aiperf.json").read_text())
-    named = {"service_ttft": "time_to_first_token", "tbt": "inter_chunk_latency"}
-    return {name: {f"p{q}": found[key][f"p{q}"] for q in QUANTILES} for name, key in named.items()}
-
-
-def guidellm_words(url: str, work: Work, directory: Path, seed: int) -> list[str]:
-    """By the chat API, its default: with the completions API version 0.8.1 offers no request of synthetic data."""
-    return [
-        *(str(program("guidellm")), "run", "--disable-console"),
-        *("--backend", f"kind=openai_http,target={url},model=truth"),
-        *("--profile", f"kind=poisson,rate={work.rate:g}", "--constraint", f"kind=max_requests,count={work.requests}"),
-        *("--tokenizer", f"kind=huggingface_auto,model={tokenizer('guidellm')}"),
-        *("--data", f"kind=synthetic_text,prompt_tokens={PROMPT},output_tokens={TOKENS}"),
-        *("--seed", f"kind=static,value={seed}"),
-        *("--output", f"kind=json,path={directory / 'guidellm.json'}"),
-    ]
-
-
-def guidellm_report(_: bytes, directory: Path) -> Reported:
-    """Its inter-token percentiles are of each request's mean."""
-    metrics = json.loads((directory / "guidellm.json").read_text())["benchmarks"][0]["metrics"]
-    named = {"service_ttft": "time_to_first_token_ms", "tpot": "inter_token_latency_ms"}
-    return {
-        name: {f"p{q}": metrics[key]["successful"]["percentiles"][f"p{q}"] for q in QUANTILES}
-        for name, key in named.items()
-    }
-
-
-TOOLS = (
-    Tool("pdbench", pdbench_words, pdbench_report),
-    Tool("plain aiohttp", plain_words, plain_report, plain_stdin),
-    Tool("aiperf", aiperf_words, aiperf_report),
-    Tool("guidellm", guidellm_words, guidellm_report),
-)
-FOREIGN = ("aiperf", "guidellm")
-
-
-# ---- installing
-
-
-def program(name: str) -> Path:
-    return PEERS / name / "bin" / name
-
-
-def tokenizer(name: str) -> Path:
-    return PEERS / name / "tokenizer"
-
-
-def install(name: str) -> str:
-    """Makes what is missing; returns why it could not, ``""`` if all is well."""
-    python = PEERS / name / "bin" / "python"
-    steps = []
-    if not program(name).exists():
-        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        steps += [
-            [sys.executable, "-m", "venv", str(PEERS / name)],
-            [*pip, "-c", str(ROOT / "constraints.txt"), name],
-        ]
-    if not tokenizer(name).exists():
-        steps.append([str(python), "-c", _TOKENIZER, str(tokenizer(name))])
-    for step in steps:
-        done = subprocess.run(step, capture_output=True, text=True, check=False)
-        if done.returncode:
-            lines = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith("WARNING")]
-            return f"{name} could not be installed: {lines[-1] if lines else f'status {done.returncode}'}"
-    return ""
-
-
-def version(name: str) -> str:
-    python = PEERS / name / "bin" / "python"
-    code = f"import importlib.metadata as m; print(m.version({name!r}))"
-    done = subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=False)
-    return f"{name} {done.stdout.strip()}"
-
-
-# ---- one turn
 
 
 class Memory:
@@ -350,6 +179,22 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
         print_table(["tool", *head], cells)
 
 
+def holds(m: dict[str, float]) -> bool:
+    """Whether the gaps that a tool reports are within the capacity benchmark's criterion."""
+    return bool(m) and m["gap_p50_off_us"] <= EVEN.p50_us and m["gap_p99_off_us"] <= EVEN.p99_us
+
+
+def capacity_targets(rows: Sequence[dict[str, Any]], fifth: Work, point: Point) -> list[Target]:
+    """pdbench times CAPACITY events/s; a tool that does not hold a fifth of it carries less than a fifth. One that
+    could not be run proves nothing."""
+    ran = {name: m for name in FOREIGN if (m := medians(rows, name, fifth.name))}
+    events = round(fifth.rate * TOKENS)
+    return [
+        Target(f"pdbench holds {CAPACITY:,} events/s, {EVEN.name}", 1, int(point.holds(EVEN)), "", at_most=False),
+        *(Target(f"{name} holds {events:,} events/s, {EVEN.name}", 0, int(holds(m)), "") for name, m in ran.items()),
+    ]
+
+
 def targets_of(rows: Sequence[dict[str, Any]], light: Work) -> list[Target]:
     mine = medians(rows, "pdbench", light.name)
     others = [medians(rows, name, light.name) for name in FOREIGN]
@@ -380,7 +225,8 @@ def main() -> int:
     for why in missing.values():
         print(why)
     tools = [tool for tool in TOOLS if tool.name in options.tools and tool.name not in missing]
-    works = [Work(options.rates[0], options.requests), Work(options.rates[1], 2 * options.requests)]
+    fifth = Work(CAPACITY / 5 / TOKENS, 2 * options.requests)
+    works = [Work(options.rates[0], options.requests), Work(options.rates[1], 2 * options.requests), fifth]
     versions = [version(tool.name) for tool in tools if tool.name in FOREIGN]
     print(", ".join(versions))
     rows: list[dict[str, Any]] = []
@@ -390,8 +236,12 @@ def main() -> int:
             for tool in tools[seed % len(tools) :] + tools[: seed % len(tools)]:
                 row = turn(tool, work, seed)
                 rows.append(row)
+    with scratch() as directory:
+        asked = argparse.Namespace(streams=STREAMS, seconds=4.0, seed=options.seed)
+        point = measure("kernel", CAPACITY, asked, directory)
     show(rows)
-    return tell("peers", options, targets_of(rows, works[0]), [*rows, {"versions": versions, "missing": missing}])
+    targets = targets_of(rows, works[0]) + capacity_targets(rows, fifth, point)
+    return tell("peers", options, targets, [*rows, document_of(point), {"versions": versions, "missing": missing}])
 
 
 if __name__ == "__main__":
