@@ -4,12 +4,13 @@
 
 Each peer (tools.py) is driven by its own command line, with all its processes on one core; the truth server has
 another. The tools take turns, for several rounds. A tool's error is the distance of the percentiles *it reports* to
-those of the server's log for the same requests; where it reports no percentile of single gaps, only of each request's mean gap, it is compared with the log's
-mean gaps, and the table says so. Start and report: wall time minus the time between the first request's arrival and
-the last write. Memory: the summed resident memory of its processes at its peak (shared pages count in each). Arrival
-fit: Kolmogorov-Smirnov against the exponential law of the rate asked for, by the gaps the server saw. For capacity
-pdbench times 60,000 events/s and each tool is asked for a fifth of that: pdbench by the error of every event, the tools
-by the distance of their percentiles, which is the milder test. About twenty minutes, and the installation once.
+those of the server's log for the same requests; where it reports no percentile of single gaps, only of each request's
+mean gap, it is compared with the log's mean gaps, and the table says so. Start and report: wall time minus the time
+between the first request's arrival and the last write. Memory: the summed resident memory of its processes at its
+peak (shared pages count in each). Arrival fit: Kolmogorov-Smirnov against the exponential law of the rate asked for,
+by the gaps the server saw. For capacity pdbench times 60,000 events/s and each tool is asked for a fifth of that:
+pdbench by the error of every event, the tools by the distance of their percentiles, which is the milder test. About
+twenty minutes, and the installation once.
 """
 
 from __future__ import annotations
