@@ -114,7 +114,8 @@ def place_of(error: BaseException, file: str) -> str:
     """``file:line`` of the last frame in the user's file; the file alone where there is none."""
     if isinstance(error, SyntaxError) and error.filename and error.lineno:
         return f"{error.filename}:{error.lineno}"
-    inside = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    path = Path(file).resolve()  # as frames name it, however it was typed
+    inside = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).resolve() == path]
     return f"{file}:{inside[-1].lineno}" if inside else file
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from pdbench.errors import UsageError
 from pdbench.load import shapefile
+from pdbench.load.tick import place_of
 from pdbench.workload.plan import make_plan
 from pdbench.workload.shapes import Means, Shape, Tick, ramps, streams, with_shape
 from tests.unit.workload.helpers import workload
@@ -113,6 +114,18 @@ def test_a_file_is_really_asked(tmp_path: Path) -> None:
     (file := tmp_path / "shape.py").write_text(STEPS)
     found = shapefile.read_shape(f"{file}:Steps", "concurrency", None)
     assert (found.source, found.means, found.end_s) == (f"{file}:Steps", "concurrency", 7.0)
+
+
+def test_a_line_is_named_however_the_file_was_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "shape.py").write_text("\n\n1 / 0\n")
+    monkeypatch.chdir(tmp_path)
+    found = {}
+    for typed in ("shape.py", "./shape.py", str(tmp_path / "shape.py")):
+        code = compile((tmp_path / "shape.py").read_text(), str(tmp_path / "shape.py"), "exec")  # as imports name it
+        with pytest.raises(ZeroDivisionError) as raised:
+            exec(code, {})
+        found[typed] = place_of(raised.value, typed)
+    assert found == {typed: f"{typed}:3" for typed in found}
 
 
 def test_the_child_leaves_locust_out_of_this_process() -> None:
