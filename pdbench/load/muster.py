@@ -20,6 +20,7 @@ from pdbench.load.messages import (
     TALK,
     WELCOME,
     WHO,
+    Halt,
     Hello,
     ToMaster,
     boot_id,
@@ -57,6 +58,7 @@ class Muster:
         self.say = say
         self.members: dict[str, Member] = {}
         self.refused: list[str] = []
+        self._abandoned: dict[str, str] = {}
         self.gone: Callable[[Member], str] = lambda _: ""
         """May know earlier than a heartbeat that a member's process has ended, and how."""
         self.listener: Callable[[Member, ToMaster], None] | None = None
@@ -67,6 +69,7 @@ class Muster:
 
     def _hello(self, msg: Any, **_: Any) -> None:
         node = msg.node_id
+        self._halt_abandoned(node)
         try:
             hello = msgspec.convert(msg.data, Hello)
         except msgspec.MsgspecError as error:
@@ -89,6 +92,8 @@ class Muster:
 
     def _talk(self, msg: Any, **_: Any) -> None:
         member = self.members.get(msg.node_id)
+        if member is None:
+            self._halt_abandoned(msg.node_id)
         if member is None or self.listener is None:
             return
         try:
@@ -113,9 +118,15 @@ class Muster:
             return "it said farewell"
         return "no heartbeat for 5 s" if node.state == "missing" else ""
 
-    def forget(self, member: Member) -> None:
-        """One that was lost is no member, until it says hello again."""
+    def forget(self, member: Member, run: str) -> None:
+        """One that was lost in ``run`` is no member, until it says hello again. At its next word it is told to stop
+        that run: it may have been cut off, and know nothing of its loss."""
         self.members.pop(member.node, None)
+        self._abandoned[member.node] = run
+
+    def _halt_abandoned(self, node: str) -> None:
+        if run := self._abandoned.pop(node, ""):
+            self.runner.send_message(TALK, pack(Halt(run)), node)
 
     def alive(self, member: Member) -> bool:
         return not self.how_gone(member)

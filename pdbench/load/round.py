@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Literal
 
@@ -52,6 +53,7 @@ _PING_LIMIT_S = 1.0
 _TICK_S = 0.1
 _DELTA_S = 1.0
 _COLLECT_S = 60.0  # on top of what the engines may take: for the rest of the journals
+_ping_numbers = count()  # never one twice: an answer that comes late must not meet another question's instant
 
 
 @dataclass(slots=True)
@@ -105,7 +107,7 @@ class Round:
         self._deltas = DeltaMerger()
         self._news = Event()
         self._refused: UsageError | None = None
-        self._asked_ns: dict[int, int] = {}
+        self._asked: dict[int, tuple[Post, int]] = {}
         self._t0_ns = 0
         self._halted = False
 
@@ -114,8 +116,9 @@ class Round:
     def take(self, member: Member, message: ToMaster) -> None:
         post = self._by_node.get(member.node)
         if isinstance(message, Pong):
-            if post is not None and message.number in self._asked_ns:
-                post.pings.append((self._asked_ns[message.number], message.clock_ns, time.monotonic_ns()))
+            asked, asked_ns = self._asked.get(message.number, (None, 0))
+            if post is not None and post is asked:
+                post.pings.append((asked_ns, message.clock_ns, time.monotonic_ns()))
             return
         if post is None or message.run != self._run or post.lost:
             return
@@ -149,8 +152,7 @@ class Round:
         try:
             self._muster.runner.stats.clear_all()
             self._measure_clocks()
-            for post in self._posts:
-                post.before = estimate(post.pings) or Offset()
+            self._set_clocks()
             self._hand_out()
             if self._await_ready(should_stop):
                 self._start()
@@ -166,28 +168,40 @@ class Round:
                 self._halt()
             self._muster.listener = None
             for post in self._posts:
-                if post.lost:
-                    self._muster.forget(post.member)
+                if post.lost:  # by us; it may live, and load the server still
+                    self._muster.send(post.member, Halt(self._run))
+                    self._muster.forget(post.member, self._run)
                 post.sink.close()
                 post.sink.path.unlink(missing_ok=True)
 
     def _measure_clocks(self) -> None:
         """Many pings to everyone; the quickest counts."""
-        self._asked_ns = {}
+        self._asked = {}
         for post in self._posts:
             post.pings = []
-        for number in range(_PINGS):
+        for _ in range(_PINGS):
             for post in self._posts:
                 if not post.lost:
-                    self._asked_ns[number * len(self._posts) + post.rank] = time.monotonic_ns()
-                    self._muster.send(post.member, Ping(number * len(self._posts) + post.rank))
+                    number = next(_ping_numbers)
+                    self._asked[number] = post, time.monotonic_ns()
+                    self._muster.send(post.member, Ping(number))
             gevent.sleep(_PING_GAP_S)
         limit = time.monotonic() + _PING_LIMIT_S
         while time.monotonic() < limit and any(len(p.pings) < _PINGS for p in self._posts if not p.lost):
             gevent.sleep(_PING_GAP_S)
 
+    def _set_clocks(self) -> None:
+        """From the pings. A clock of another host that is not known makes all its instants worthless."""
+        for post in self._posts:
+            found = estimate(post.pings)
+            post.before = found or Offset()
+            if found is None and post.job is not None and not post.member.on_this_host:
+                self._lose(post, "it did not answer when asked for its clock")
+
     def _hand_out(self) -> None:
         for post in self._posts:
+            if post.lost:
+                continue
             if post.job is None:
                 post.ready = post.done = True
                 continue
@@ -203,7 +217,10 @@ class Round:
                 self._halt()
                 return False
             if time.monotonic() > limit:
-                self._lose_the_rest("it was not ready in time")
+                for post in self._posts:
+                    if not post.ready:
+                        self._lose(post, "it was not ready in time")
+                self._halt()
                 return False
         return not self._halted
 
@@ -215,7 +232,10 @@ class Round:
                 self._muster.send(post.member, Go(self._run, self._t0_ns + post.offset_ns))
 
     def _follow(self, on_delta: OnDelta, should_stop: ShouldStop) -> None:
-        limit = self._t0_ns / 1e9 + limit_s(self._job) + _COLLECT_S
+        start_s, work_s = self._t0_ns / 1e9, limit_s(self._job)
+        if not self._t0_ns:  # it never started: all that is left is to stop
+            start_s, work_s = time.monotonic(), STOP_LIMIT_S
+        limit = start_s + work_s + _COLLECT_S
         due = time.monotonic() + _DELTA_S
         while not all(post.over for post in self._posts):
             halted = self._halted
@@ -224,7 +244,8 @@ class Round:
             if self._halted and not halted:
                 limit = now + STOP_LIMIT_S + _COLLECT_S
             if now > limit:
-                self._lose_the_rest("it did not answer in time")
+                for post in self._posts:
+                    self._lose(post, "it did not answer in time")
             if now >= due:
                 due = now + _DELTA_S
                 if (delta := self._deltas.take()) is not None and on_delta is not None:
@@ -238,11 +259,7 @@ class Round:
         if should_stop is not None and should_stop():
             self._halt()
         for post in self._posts:
-            if post.over:
-                continue
-            post.lost = self._muster.how_gone(post.member)
-            if post.lost:
-                self._muster.say(f"worker {post.member.name} was lost, the others go on: {post.lost}")
+            self._lose(post, self._muster.how_gone(post.member))
 
     def _halt(self) -> None:
         if self._halted:
@@ -252,11 +269,11 @@ class Round:
             if not post.over:
                 self._muster.send(post.member, Halt(self._run))
 
-    def _lose_the_rest(self, why: str) -> None:
-        for post in self._posts:
-            if not post.over:
-                self._muster.send(post.member, Halt(self._run))
-                post.lost = why
+    def _lose(self, post: Post, why: str) -> None:
+        """Count it out, unless it is over already or nothing is wrong."""
+        if why and not post.over:
+            post.lost = why
+            self._muster.say(f"worker {post.member.name} was lost, the others go on: {why}")
 
     # ---- the outcome
 

@@ -27,7 +27,9 @@ from pdbench.load.messages import (
     WELCOME,
     WHO,
     WINDOW_BYTES,
+    Counts,
     Go,
+    Halt,
     our_hello,
     pack,
     unpack_to_worker,
@@ -230,6 +232,19 @@ def test_a_missing_worker_is_told_from_one_that_left() -> None:
     with pytest.raises(WorkersMissingError, match="not pdbench"):
         muster.gather(2, 0.0)
     assert (WHO, None, "stranger") in runner.sent
+
+
+@pytest.mark.parametrize("word", [(HELLO, HI), (TALK, pack(Counts("r", delta(1, 1, 0.1))))])
+def test_a_lost_worker_that_speaks_again_is_told_to_stop(word: tuple[str, Any]) -> None:
+    runner = Runner()
+    muster = Muster(runner, lambda _: None)
+    runner.hears(HELLO, HI)
+    (member,) = muster.gather(1, 0.0)
+    muster.forget(member, "old")
+    runner.hears(*word)
+    runner.hears(*word)
+    talk = [unpack_to_worker(data) for name, data, node in runner.sent if (name, node) == (TALK, "n1")]
+    assert talk == [Halt("old")], "once is enough"
 
 
 @pytest.mark.parametrize(

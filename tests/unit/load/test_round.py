@@ -8,10 +8,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gevent
 import msgspec
 import pytest
 
 from pdbench.errors import UsageError
+from pdbench.load import round as rounds
 from pdbench.load.delta import EngineFacts, Final
 from pdbench.load.job import Job
 from pdbench.load.journal import MAGIC
@@ -42,10 +44,15 @@ FACTS = EngineFacts(
 
 
 class Played:
-    """A muster whose workers answer at once. ``far``: this rank's clock is ahead; ``dies``: it stops after t0."""
+    """A muster whose workers answer at once, but to ``Halt``. ``far``: this rank's clock is ahead; ``dies``: it stops
+    after t0; ``early``: it dies before it is ready; ``mute``: it answers no ping; ``unready``: nobody is ever ready."""
 
-    def __init__(self, far: int = -1, dies: int = -1, refuses: int = -1) -> None:
+    def __init__(
+        self, far: int = -1, dies: int = -1, refuses: int = -1, early: int = -1, mute: int = -1, unready: bool = False
+    ) -> None:
         self.far, self.dies, self.refuses = far, dies, refuses
+        self.early, self.mute, self.unready = early, mute, unready
+        self.halted: set[int] = set()
         self.listener: Any = None
         stats = SimpleNamespace(
             clear_all=lambda: None, total=SimpleNamespace(num_requests=0, num_failures=0, total_rps=0.0)
@@ -68,22 +75,34 @@ class Played:
     def how_gone(self, member: Member) -> str:
         return "it died" if member.hello.pid in self.gone else ""
 
-    def forget(self, member: Member) -> None:
+    def forget(self, member: Member, run: str) -> None:
+        assert run == "r"
         self.forgotten.append(member.name)
 
     def send(self, member: Member, message: Any) -> None:
         rank = member.hello.pid
         self.heard.append(message)
         shift = FAR_NS if rank == self.far else 0
-        if isinstance(message, Ping):
+        if isinstance(message, Ping) and rank != self.mute:
             self.listener(member, Pong(message.number, time.monotonic_ns() + shift))
         elif isinstance(message, JobPart) and rank == self.refuses:
             self.listener(member, EngineRefused(message.run, "no key", "--api-key-env", "export it"))
         elif isinstance(message, JobPart):
             self.jobs[rank] = msgspec.json.decode(message.data, type=Job)
-            self.listener(member, EngineReady(message.run, "kernel"))
+            if rank == self.early:
+                self.gone.add(rank)
+            elif not self.unready:
+                self.listener(member, EngineReady(message.run, "kernel"))
         elif isinstance(message, Go):
             self._work(member, message)
+        elif isinstance(message, Halt):
+            self.halted.add(rank)
+            gevent.spawn_later(5 * rounds._TICK_S, self._stopped, member, message.run)
+
+    def _stopped(self, member: Member, run: str) -> None:
+        if self.listener is not None and member.hello.pid not in self.gone:
+            done = Final(stopped=True, offered=0, recorded=0, facts=FACTS)
+            self.listener(member, RunDone(run, done, "", []))
 
     def _work(self, member: Member, message: Go) -> None:
         mine = self.jobs[member.hello.pid]
@@ -136,6 +155,52 @@ def test_a_death_on_the_way_keeps_what_was_shipped(tmp_path: Path) -> None:
     assert [record.index for record in outcome.records] == [0, 1, 3, 5]
     assert played.forgotten == outcome.workers_lost
     assert "it died" in outcome.reason
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounds, "_TICK_S", 0.01)
+    monkeypatch.setattr(rounds, "_PING_LIMIT_S", 0.01)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    ("played", "stop", "status", "lost"),
+    [
+        (Played(unready=True), True, "interrupted", []),
+        (Played(early=0, unready=True), False, "engine_died", [0]),
+        (Played(far=1, mute=1), False, "engine_died", [1]),
+        (Played(mute=1), False, "complete", []),  # on our host: its clock is known to be ours
+    ],
+)
+def test_only_who_failed_is_blamed(tmp_path: Path, played: Played, stop: bool, status: str, lost: list[int]) -> None:
+    outcome = Round(played, played.members, asked(tmp_path)).play(None, lambda: stop)  # type: ignore[arg-type]
+    assert (outcome.status, outcome.workers_lost) == (status, [played.members[rank].name for rank in lost])
+    assert set(lost) <= played.halted, "it may live, and know nothing of its loss"
+    assert not set(lost) & set(played.jobs) or played.early >= 0, "nothing is handed to one that is lost"
+
+
+@pytest.mark.usefixtures("quick")
+def test_who_is_not_ready_in_time_is_lost_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounds, "READY_LIMIT_S", 0.05)
+    played = Played()
+    answer = played.send
+    monkeypatch.setattr(
+        played,
+        "send",
+        lambda member, said: None if (member.hello.pid, type(said)) == (1, JobPart) else answer(member, said),
+    )
+    outcome = Round(played, played.members, asked(tmp_path)).play(None, None)  # type: ignore[arg-type]
+    assert outcome.workers_lost == [played.members[1].name]
+    assert "ready in time" in outcome.reason
+
+
+def test_no_ping_has_the_number_of_another(tmp_path: Path) -> None:
+    played = Played()
+    for _ in range(2):
+        Round(played, played.members, asked(tmp_path)).play(None, None)  # type: ignore[arg-type]
+    numbers = [message.number for message in played.heard if isinstance(message, Ping)]
+    assert len(numbers) == len(set(numbers)) > 2 * 2 * 32
 
 
 def test_a_job_that_a_worker_cannot_run_is_refused_and_the_rest_is_halted(tmp_path: Path) -> None:
