@@ -48,14 +48,15 @@ class Taken:
         return self.both[0].pair + 1
 
 
-def evidence(result: RunResult, plan: Plan, devices: int) -> RunEvidence:
-    """One run as the gate sees it. How many requests there should be is the plan's to say, never the records'."""
+def evidence(result: RunResult, plan: Plan, devices: int, max_concurrency: int | None = None) -> RunEvidence:
+    """One run as the gate sees it. How many requests there should be is the plan's to say, never the records'; only a
+    closed loop that came to its end tells by itself how many fell due."""
     return RunEvidence(
         arm=result.arm,
         pair=result.pair,
         requests=result.requests,
         tokens=result.tokens,
-        scheduled=int((~plan.warmup).sum()),
+        scheduled=result.scheduled,
         plan_hash=plan.hash,
         clock=result.clock,
         workers_lost=result.lost,
@@ -63,6 +64,8 @@ def evidence(result: RunResult, plan: Plan, devices: int) -> RunEvidence:
         receive_lag_p99_ns=result.receive_lag_p99_ns,
         devices=devices,
         probe=result.probe,
+        audit=result.audit,
+        max_concurrency=max_concurrency,
     )
 
 
@@ -72,7 +75,8 @@ def run_pair(stage: Stage, number: int, turn: int) -> Both:
     found: dict[int, RunEvidence] = {}
     for place in order_of(2, turn):
         arm = stage.arms[place]
-        found[place] = evidence(stage.run(arm, plan, number), plan, arm.backend.devices)
+        result = stage.run(arm, plan, number)
+        found[place] = evidence(result, plan, arm.backend.devices, stage.settings.max_concurrency)
     return found[0], found[1]
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pdbench.measure.audit import Audit
 from pdbench.measure.latency import Floats, measured
 from pdbench.measure.metrics import summarise
 from pdbench.measure.slo import GAP_METRICS, Objective
@@ -39,8 +40,9 @@ PROBE_LEAST, PROBE_SDS = 0.03, 3.0
 class RunEvidence:
     """One run as the gate sees it: the tables of ``measure.records``, and what the harness knows of the run.
 
-    ``scheduled``: measured requests the plan holds. ``probe``: seconds per kernel of the calibration probe
-    before the run; empty where none was taken.
+    ``scheduled``: measured requests the plan holds (of a closed loop: that fell due). ``probe``: seconds per kernel
+    of the calibration probe before the run; empty where none was taken. ``audit``: what the client measured of itself.
+    ``max_concurrency``: the limit of open requests under which it ran.
     """
 
     arm: str
@@ -55,6 +57,8 @@ class RunEvidence:
     receive_lag_p99_ns: float | None = None
     devices: int = 1
     probe: Mapping[str, float] = field(default_factory=dict)
+    audit: Audit | None = None
+    max_concurrency: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +127,9 @@ def _judged(run: RunEvidence, objectives: Sequence[Objective]) -> Sequence[Reaso
         tokens=run.tokens,
         scheduled=run.scheduled,
         interrupted=run.interrupted,
+        max_concurrency=run.max_concurrency,
         receive_lag_p99_ns=run.receive_lag_p99_ns,
+        audit=run.audit,
     ).reasons
 
 

@@ -11,11 +11,17 @@ import pytest
 
 from pdbench.errors import UsageError
 from pdbench.gate import Ask, Course, change, decide_pairs, exit_code, failed_metrics, self_test, sentence, slo_checks
+from pdbench.measure.audit import Audit
 from pdbench.measure.slo import parse_objectives
-from pdbench.pairs import Both, hard_faults, pair_faults
+from pdbench.pairs import Both, evidence, hard_faults, pair_faults
+from pdbench.run import RunResult
+from pdbench.serverside import ServerSide
 from pdbench.stats.gate import RunEvidence
 from pdbench.stats.mutants import OBJECTIVES
+from pdbench.workload.plan import make_plan
 from tests.unit.gatehelp import Replay, alternating, honest
+from tests.unit.measure.helpers import frames, request
+from tests.unit.workload.helpers import workload
 
 
 def course_of(run: Callable[[int, int], Both], **ask: Any) -> Course:
@@ -45,6 +51,16 @@ def test_every_verdict_and_its_exit_code(name: str, status: str, code: int, pair
     assert (len(course.base), course.pairs, course.set_aside) == (pairs, list(range(pairs)), [])
     assert course.looks == [(6, status)]
     assert run.calls == [(i, i) for i in range(pairs)], "base first in even turns, one fresh number a pair"
+
+
+def test_the_evidence_holds_what_the_run_says_of_itself() -> None:
+    plan = make_plan(workload(), seed=1)
+    rows = frames(request(0, 10, [10]))
+    audit = Audit(clock_drift_us=5.0)
+    run = RunResult("a", 0, 1, "complete", "kernel", *rows, None, ServerSide(), False, audit=audit)
+    found = evidence(run, plan, 1, 8)
+    # Of a closed loop fewer requests fall due than its plan holds.
+    assert (found.scheduled, found.audit, found.max_concurrency) == (1, audit, 8)
 
 
 def test_it_goes_on_while_nothing_is_certain() -> None:

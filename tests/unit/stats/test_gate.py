@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from pdbench.stats.gate import RunEvidence, gate_verdict, probe_faults, stamp_faults
+from pdbench.measure.audit import Audit, Spread
+from pdbench.stats.gate import RunEvidence, faults, gate_verdict, probe_faults, stamp_faults
 from pdbench.stats.mutants import MUTANTS, OBJECTIVES, Arms, Mutant, run_mutants, scenarios, verdict
 from pdbench.units import NS_PER_MS
 
@@ -84,6 +85,33 @@ def test_stamps(honest: dict[str, Arms]) -> None:
     jumped = shifted(run, [50_000] * (n // 2) + [5_000_000] * (n - n // 2))
     assert "moved by 4.95 ms" in stamp_faults(jumped, OBJECTIVES)[0].message
     assert stamp_faults(replace(jumped, clock="user"), OBJECTIVES) == []
+
+
+LATE = Spread(p50=50.0, p99=90.0, max=99.0)
+
+
+@pytest.mark.parametrize(
+    ("audit", "says"),
+    [
+        (Audit(), None),
+        (Audit(loop_lag_ms=LATE), "event loop lag"),
+        (Audit(loop_lag_ms=Spread(p50=1.0, p99=1.5, max=2.0), cpu_wait_share=0.9), "wait for the processor"),
+        (Audit(clock_drift_us=9e5), "the clock moved"),
+    ],
+)
+def test_what_the_client_says_of_itself(honest: dict[str, Arms], audit: Audit, says: str | None) -> None:
+    base, head = honest["same"]
+    found = gate_verdict(base, [*head[:5], replace(head[5], audit=audit)], OBJECTIVES, primary="ttft_p90")
+    assert (found.status == "INVALID") == (says is not None)
+    assert says is None or says in found.reasons[0].message
+
+
+@pytest.mark.parametrize(("limit", "faulty"), [(None, True), (4, False)])
+def test_to_wait_for_a_slot_is_no_fault(honest: dict[str, Arms], limit: int | None, faulty: bool) -> None:
+    base, head = (runs[0] for runs in honest["same"])
+    due = head.requests["scheduled_ns"] - 1000 * NS_PER_MS
+    head = replace(head, requests=head.requests.assign(scheduled_ns=due), max_concurrency=limit)
+    assert bool(faults([base], [head], OBJECTIVES, {})) == faulty
 
 
 @pytest.mark.parametrize(
