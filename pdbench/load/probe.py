@@ -3,7 +3,9 @@
 An alarm that is served late says how late anything else would have been served at that instant: a read, or a
 request that was due. Alarms come evenly, so the share of late ones is the share of instants at which the client was
 not there, whether it was busy itself or another process had its core. (Dispatch lag says the same for the instants
-of requests only, which are few.) An alarm costs some 15 us: 0.15 % of a core.
+of requests only, which are few.) An alarm costs some 15 us: 0.15 % of a core. Alarms keep their instants whatever
+happens: one stall makes as many of them late as fell into it, each by what was left of the stall. And only those count
+near which something was read or sent: a run that waits for nothing is quick, and would thin the late ones out.
 
 Processor time over wall time says whether the client was near its end; the scheduler's own account of how long the
 process was ready to run and did not (``schedstat``, Linux) says whether another one had the core.
@@ -25,14 +27,22 @@ from pdbench.load.timer import make_alarm
 
 PERIOD_NS = 10_000_000
 WINDOW_NS = 100_000_000
+_AROUND_NS = 100_000_000  # an alarm counts from this long after a read or a send, and right before one
 _PER_MILLE = 1000  # shares are counted in thousandths
 
 
 class SelfProbe:
-    """Runs from its making until closed; then its figures stand."""
+    """Runs from its making until closed; then its figures stand. ``activity``: reads and sends so far; without it
+    every alarm counts."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, cpu_ns: Callable[[], int] = process_time_ns) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        cpu_ns: Callable[[], int] = process_time_ns,
+        activity: Callable[[], int] | None = None,
+    ) -> None:
         self.loop_lag = LagLog()
+        self._lags = _ActiveLags(self.loop_lag, activity)
         self.cpu_share = LagLog()
         self._cpu_ns = cpu_ns
         self._at_ns = monotonic_ns() + PERIOD_NS
@@ -48,8 +58,10 @@ class SelfProbe:
 
     def _ring(self) -> None:
         now = monotonic_ns()
-        self.loop_lag.add(now - self._at_ns)
-        self._at_ns = now + PERIOD_NS
+        self._lags.look(now)
+        while self._at_ns <= now:
+            self._lags.add(now - self._at_ns)
+            self._at_ns += PERIOD_NS
         self._alarm.set(self._at_ns)
         if now - self._window_ns >= WINDOW_NS:
             self._window(now)
@@ -65,6 +77,7 @@ class SelfProbe:
             return
         self._closed = True
         self._alarm.close()
+        self._lags.look(monotonic_ns())
         ran, waited = self._ran.delta()[0], self._waited.delta()[0]
         if ran is not None and waited is not None and ran + waited > 0:
             self.cpu_wait_share = waited / (ran + waited)
@@ -79,6 +92,29 @@ class SelfProbe:
             return None
         p50, p99, most = (value * 1e6 / _PER_MILLE for value in (found.p50_ms, found.p99_ms, found.max_ms))
         return p50, p99, most
+
+
+class _ActiveLags:
+    """Lags of alarms on their way into a log. What came in during a stall is read right *after* the late alarm: so each
+    waits for the next look to know whether anything happened around it."""
+
+    def __init__(self, log: LagLog, activity: Callable[[], int] | None) -> None:
+        self._log = log
+        self._activity = activity
+        self._seen = activity() if activity is not None else 0
+        self._active_ns = -_AROUND_NS
+        self._held: list[int] = []
+
+    def add(self, lag_ns: int) -> None:
+        self._held.append(lag_ns)
+
+    def look(self, now: int) -> None:
+        """Decide about what is held."""
+        if self._activity is not None and (count := self._activity()) != self._seen:
+            self._seen, self._active_ns = count, now
+        if self._activity is None or now - self._active_ns < _AROUND_NS:
+            self._log.extend(self._held)
+        self._held.clear()
 
 
 class _Since:

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import pdbench.load.probe as probe_module
 from pdbench.load.clock import ClockOffset, measure_offset_ns
 from pdbench.load.histogram import HIGHEST_US, LiveHistogram
 from pdbench.load.lag import LagLog, LagSummary, bucket
@@ -112,6 +113,55 @@ def test_the_probe_sees_a_stall_and_the_processor_time_of_each_window() -> None:
         assert 0 <= probe.cpu_wait_share <= 1
         assert probe.steal_share is not None
     assert peak_rss_bytes() > 1 << 20
+
+
+class PlayedAlarm:
+    def __init__(self) -> None:
+        self.at_ns = 0
+
+    def set(self, at_ns: int) -> None:
+        self.at_ns = at_ns
+
+    def close(self) -> None:
+        pass
+
+
+def played(monkeypatch: pytest.MonkeyPatch, rings_ms: list[float], activity: Callable[[], int] | None) -> LagSummary:
+    """A probe made at 0 whose alarm is served at these instants (each of them is when ``now`` is)."""
+    now = [0.0]
+    monkeypatch.setattr(probe_module, "monotonic_ns", lambda: round(now[0] * 1e6))
+    monkeypatch.setattr(probe_module, "make_alarm", lambda loop, ring: PlayedAlarm())
+    fake: Any = None
+    probe = SelfProbe(fake, activity=activity)
+    for now[0] in rings_ms:
+        probe._ring()
+    probe.close()
+    return probe.loop_lag.summary()
+
+
+def test_a_stall_makes_every_alarm_late_that_fell_into_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """100 ms away in 1.1 s: nine instants in a hundred were bad, not one."""
+    found = played(monkeypatch, [*range(10, 1001, 10), 1105, *range(1110, 1201, 10)], None)
+    assert (found.count, found.max_ms) == (120, 95.0)
+    assert found.p99_ms == pytest.approx(85, rel=0.001)  # of 120 the last but one
+
+
+def test_idle_time_does_not_thin_the_late_alarms_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Busy for half a second with a stall, then 10 s of waiting for the server to settle."""
+    rings = [*range(10, 401, 10), 445, *range(450, 501, 10), *range(510, 10_001, 10)]
+    reads = iter([*range(47), *[47] * 10_000])
+    busy = played(monkeypatch, rings, lambda: next(reads))
+    assert busy.count < 70
+    assert busy.p99_ms == pytest.approx(35, rel=0.001)
+    whole = played(monkeypatch, rings, None)
+    assert whole.p99_ms == 0.0
+
+
+def test_what_came_during_a_stall_makes_its_alarms_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing had been read for a second; what is then read came during the stall, after the late alarm was served."""
+    reads = iter([0] * 101 + [1] * 10)
+    rings = [*range(10, 991, 10), 1050, *range(1060, 1101, 10)]
+    assert played(monkeypatch, rings, lambda: next(reads, 1)).max_ms == 50.0
 
 
 def test_the_lag_of_a_wake_up_ends_when_the_loop_comes_round() -> None:
