@@ -93,6 +93,7 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     cpu_wait_share: float | None = None
     events_per_read: float | None = None
     merged_share: float = 0.0
+    unstamped_share: float = 0.0
     peak_rss_bytes: int = 0
     steal_share: float | None = None
     machine_load: float | None = None
@@ -121,6 +122,7 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
             events_per_read=self.events_per_read,
             max_events_per_read=self.max_events_per_read,
             merged_share=self.merged_share,
+            unstamped_share=self.unstamped_share,
             clock_drift_us=self.clock_offset_drift_ns / 1e3,
             peak_rss_bytes=self.peak_rss_bytes,
             steal_share=self.steal_share,

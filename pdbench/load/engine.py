@@ -38,6 +38,7 @@ from pdbench.load.pool import Pool
 from pdbench.load.probe import SelfProbe, machine_load, peak_rss_bytes
 from pdbench.load.recorder import Recorder
 from pdbench.load.sender import Sender
+from pdbench.load.stamps import stamps_come
 from pdbench.load.timer import LEAD_NS
 from pdbench.load.wire import kernel_stamps_work
 
@@ -112,9 +113,12 @@ class Engine:
             self.stop()
         elif not self._t0_ns and not self._over.done():
             self._t0_ns = message.t0_ns
-            self._probe = SelfProbe(self._loop)
+            self._probe = SelfProbe(self._loop, activity=self._activity)
             self._sender.start(message.t0_ns)
             self._loop.call_later(1.0, self._every_second)
+
+    def _activity(self) -> int:
+        return self._pool.count.reads + self._sender.offered
 
     def stop(self) -> None:
         """End now; harmless when the run is over."""
@@ -181,6 +185,7 @@ class Engine:
             cpu_wait_share=probe.cpu_wait_share if probe is not None else None,
             events_per_read=recorder.events / recorder.reads if recorder.reads else None,
             merged_share=recorder.merged_events / recorder.events if recorder.events else 0.0,
+            unstamped_share=self._pool.count.unstamped / self._pool.count.reads if self._pool.count.reads else 0.0,
             peak_rss_bytes=peak_rss_bytes(),
             steal_share=probe.steal_share if probe is not None else None,
             machine_load=machine_load(),
@@ -208,7 +213,7 @@ def use_kernel_stamps(job: Job) -> bool:
     """Whether the kernel stamps the bytes. Raises UsageError when it must and cannot."""
     if job.clock == "user" or job.endpoint.tls:
         return False
-    if kernel_stamps_work():
+    if kernel_stamps_work() and stamps_come():
         return True
     if job.clock == "kernel":
         raise UsageError(

@@ -18,7 +18,7 @@ from pdbench.load.clock import ClockOffset
 from pdbench.load.dial import Address, Dial
 from pdbench.load.http import Exchange, HttpConnection
 from pdbench.load.job import Endpoint
-from pdbench.load.wire import KernelWire, Pacer, UserWire, Wake
+from pdbench.load.wire import KernelWire, Pacer, ReadCount, UserWire, Wake
 
 CONNECT_TIMEOUT_S = 5.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 1.0
@@ -60,6 +60,7 @@ class Pool:
         self._clock = clock
         self._tls = tls
         self.wake = Wake(loop)
+        self.count = ReadCount()
         self._idle: list[HttpConnection] = []
         self._dials: set[Dial] = set()
         self._handshakes: set[asyncio.Task[None]] = set()
@@ -134,7 +135,7 @@ class Pool:
             self._addresses.insert(0, address)
         connection = HttpConnection(self, kernel_stamps=self._clock is not None)
         if self._clock is not None:
-            connection.wire = KernelWire(self._loop, sock, connection, self._clock, self._pacer)
+            connection.wire = KernelWire(self._loop, sock, connection, self._clock, self._pacer, self.count)
             self._welcome(connection)
             return
         task = self._loop.create_task(self._user_wire(connection, sock))
@@ -142,7 +143,7 @@ class Pool:
         task.add_done_callback(self._handshakes.discard)
 
     async def _user_wire(self, connection: HttpConnection, sock: socket.socket) -> None:
-        wire = UserWire(connection, self._pacer, self.wake, sock if self._tls is None else None)
+        wire = UserWire(connection, self._pacer, self.count, self.wake, sock if self._tls is None else None)
         name = self._endpoint.host if self._tls is not None else None
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
@@ -154,6 +155,9 @@ class Pool:
             sock.close()
             self._refused(f"connect failed: {error}")
         else:
+            if wire.lost:  # it was told so before it had a wire to lose
+                self._refused("connection closed at once")
+                return
             connection.wire = wire
             self._welcome(connection)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import struct
+import time
 from time import monotonic_ns
 
 from pdbench.load.clock import ClockOffset
@@ -10,6 +12,8 @@ from pdbench.load.wire import SO_TIMESTAMPNS, unpack_stamp
 
 _TIMES = 20
 _TIMEOUT_S = 1.0
+_TRY_NS = 15_000_000  # the kernel switches stamping on with a delay; elsewhere it is on after the first byte
+_TRY_PAUSE_S = 0.0005
 
 
 def loopback_stamps(clock: ClockOffset, times: int = _TIMES) -> list[int]:
@@ -28,3 +32,18 @@ def loopback_stamps(clock: ClockOffset, times: int = _TIMES) -> list[int]:
                 if ancillary:
                     found.append(clock.monotonic_ns(unpack_stamp(ancillary[0][2]), monotonic_ns()) - before)
     return sorted(found)
+
+
+def stamps_come(limit_ns: int = _TRY_NS) -> bool:
+    """Whether a kernel that takes the option gives stamps: some do not (sandboxes). At most about ``limit_ns``."""
+    clock = ClockOffset()
+    end = monotonic_ns() + limit_ns
+    while True:
+        try:
+            if loopback_stamps(clock, 3):
+                return True
+        except (OSError, struct.error):
+            return False
+        if monotonic_ns() >= end:
+            return False
+        time.sleep(_TRY_PAUSE_S)

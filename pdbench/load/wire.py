@@ -3,7 +3,9 @@
 ``KernelWire``: plain TCP on Linux. The kernel stamps each packet as it arrives (``SO_TIMESTAMPNS``), however
 late this process comes round to read it: when hundreds of streams emit together, a stamp taken in userspace
 is late by the length of the burst, the kernel's is not. If one read took several segments, the stamp is the
-last one's.
+last one's. That may be early after a loss on the way: segments behind a hole keep the stamps of their arrival, and
+become readable only when the hole is filled. Bytes that come without a stamp get the time of the read and are counted
+(``ReadCount``): a kernel that takes the option need not give stamps.
 
 ``UserWire``: an asyncio Protocol, for TLS and for other systems. The stamp is the first thing taken when
 bytes are handed over. Streams that emit together wake the loop once and are then stamped one after another:
@@ -66,7 +68,7 @@ class Pacer(Protocol):
 
 
 def kernel_stamps_work() -> bool:
-    """Whether this system stamps received TCP bytes in the layout we unpack."""
+    """Whether this system takes the option, in the layout we unpack. That stamps then come, ``stamps.py`` finds out."""
     if not sys.platform.startswith("linux") or struct.calcsize("l") != 8:
         return False
     try:
@@ -81,6 +83,16 @@ def unpack_stamp(data: bytes) -> int:
     """What ``SO_TIMESTAMPNS`` puts beside the bytes, as CLOCK_REALTIME ns."""
     seconds, nanoseconds = _STAMP.unpack(data)
     return int(seconds * 1_000_000_000 + nanoseconds)
+
+
+class ReadCount:
+    """Reads of all connections; ``unstamped``: those on the kernel's clock that came without its stamp."""
+
+    __slots__ = ("reads", "unstamped")
+
+    def __init__(self) -> None:
+        self.reads = 0
+        self.unstamped = 0
 
 
 class Wake:
@@ -107,7 +119,7 @@ class Wake:
 class KernelWire:
     """See the module's docstring."""
 
-    __slots__ = ("_clock", "_fd", "_loop", "_out", "_pacer", "_receiver", "_sock")
+    __slots__ = ("_clock", "_count", "_fd", "_loop", "_out", "_pacer", "_receiver", "_sock")
 
     def __init__(
         self,
@@ -116,6 +128,7 @@ class KernelWire:
         receiver: Receiver,
         clock: ClockOffset,
         pacer: Pacer,
+        count: ReadCount,
     ) -> None:
         self._loop = loop
         self._sock = sock
@@ -123,6 +136,7 @@ class KernelWire:
         self._receiver: Receiver | None = receiver
         self._clock = clock
         self._pacer = pacer
+        self._count = count
         self._out: memoryview | None = None
         loop.add_reader(self._fd, self._readable)
 
@@ -172,7 +186,10 @@ class KernelWire:
         if not data:
             self._lose("")
             return
-        if ancillary:
+        self._count.reads += 1
+        if not ancillary:
+            self._count.unstamped += 1
+        else:
             stamp_ns = self._clock.monotonic_ns(unpack_stamp(ancillary[0][2]), read_ns)
         self._receiver.on_read(stamp_ns, read_ns, data)
 
@@ -195,19 +212,28 @@ class KernelWire:
 class UserWire(asyncio.Protocol):
     """See the module's docstring."""
 
-    def __init__(self, receiver: Receiver, pacer: Pacer, wake: Wake, plain: socket.socket | None = None) -> None:
+    def __init__(
+        self, receiver: Receiver, pacer: Pacer, count: ReadCount, wake: Wake, plain: socket.socket | None = None
+    ) -> None:
         """``plain``: the socket, where nothing (TLS) stands between it and the bytes."""
         self._receiver: Receiver | None = receiver
         self._pacer = pacer
+        self._count = count
         self._wake = wake
         self._plain = plain
         self._transport: asyncio.WriteTransport | None = None
+
+    @property
+    def lost(self) -> bool:
+        """No connection yet, or none any more."""
+        return self._transport is None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.WriteTransport, transport)
 
     def data_received(self, data: bytes) -> None:
         now = monotonic_ns()
+        self._count.reads += 1
         self._wake.read(now)
         if self._pacer.due_ns <= now:
             self._pacer.fire()

@@ -28,7 +28,7 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
     first read of a wake-up of the event loop the others of the same wake-up were stamped. ``cpu_share``: processor
     time over wall time in windows of 100 ms. ``cpu_wait_share``: of the time in which the client wanted the
     processor, the part it had to wait for it. ``merged_share``: token-bearing events that shared a read with
-    another one. ``clock_drift_us``: how far the offset from the kernel's clock moved. ``steal_share``: what the
+    another one. ``unstamped_share``: reads that came without the kernel's stamp, on its clock. ``clock_drift_us``: how far the offset from the kernel's clock moved. ``steal_share``: what the
     hypervisor took from the machine. ``load``: runnable tasks of the machine, over a minute.
     """
 
@@ -40,6 +40,7 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
     events_per_read: float | None = None
     max_events_per_read: int = 0
     merged_share: float = 0.0
+    unstamped_share: float = 0.0
     clock_drift_us: float = 0.0
     peak_rss_bytes: int = 0
     steal_share: float | None = None

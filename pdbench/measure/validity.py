@@ -38,6 +38,8 @@ LAG_WITHOUT_LIMIT_NS = 5 * NS_PER_MS
 KERNEL_ERROR_NS = 20 * NS_PER_US
 # Up to this share of merged events, P99 is still the kernel stamp's own.
 _MERGED_SHARE = 0.01
+# Beyond this share of reads without a stamp, P99 may be one of them.
+_UNSTAMPED_SHARE = 0.01
 # Two processes that want one core get half each. A client that had to wait for more than two thirds of the time in
 # which it wanted to run got less than a fair share among three. If that made it late by more than a wake-up takes,
 # its audit rests on the mercy of others, and a generous limit is no reason to believe it.
@@ -218,6 +220,9 @@ def _receiving(
         return [Reason("receive stamps go backwards", "use --clock user and report the machine's clock source")]
     limits = [o.limit_ns for o in objectives if o.metric in GAP_METRICS and o.limit_ns]
     budget = LAG_BUDGET * min(limits) if limits else LAG_WITHOUT_LIMIT_NS
+    if clock == "kernel" and audit is not None and audit.unstamped_share > _UNSTAMPED_SHARE:
+        what = f"{100 * audit.unstamped_share:.1f} % of the reads came without the kernel's stamp"
+        return [Reason(what, "use --clock user: this system does not stamp reliably")]
     error = receive_error_ns(kept, clock, probe_p99_ns, audit)
     if error is None:
         remedy = "use --clock kernel where the connection is plain TCP on Linux"

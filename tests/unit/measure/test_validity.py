@@ -170,9 +170,21 @@ def test_of_several_runs_the_worst_counts() -> None:
     assert Audit().document() == {
         "max_events_per_read": 0,
         "merged_share": 0.0,
+        "unstamped_share": 0.0,
         "clock_drift_us": 0.0,
         "peak_rss_bytes": 0,
     }
+
+
+@pytest.mark.parametrize(
+    ("clock", "share", "valid"), [("kernel", 0.01, True), ("kernel", 0.011, False), ("user", 0.5, True)]
+)
+def test_reads_without_the_kernels_stamp(clock: str, share: float, valid: bool) -> None:
+    found = judged(*fine(), clock=clock, receive_lag_p99_ns=0.1 * MS, audit=audit(unstamped_share=share))
+    assert found.valid == valid
+    if not valid:
+        assert "1.1 % of the reads came without the kernel's stamp" in only_reason(found)
+        assert "--clock user" in found.reasons[0].remedy
 
 
 def test_every_scheduled_request_is_accounted_for() -> None:
