@@ -90,6 +90,7 @@ class Sender:
         self._timeout_ns = round(job.request_timeout_s * 1e9)
         self._drain_ns = NEVER_NS
         self._over = False
+        self._closes = False  # the server ends its connections with its answers
         self._tick: asyncio.TimerHandle | None = None
         self.pool: Pool
         self.due_ns = NEVER_NS
@@ -237,6 +238,7 @@ class Sender:
             self.pool.distrust()
             self._pump()
             return
+        self._closes |= exchange.clean and connection.wire is None
         self._end(flight, None, "")
 
     def _was_stale(self, flight: Flight, connection: HttpConnection, exchange: Exchange) -> bool:
@@ -257,12 +259,17 @@ class Sender:
         flight.end_ns = monotonic_ns()
         flight.data = b""
         self.idle.add(lambda: self._on_flight_end(flight))
-        answered = status is None and flight.exchange is not None and flight.exchange.end_ns
-        self._offer.freed(answered or flight.end_ns)
+        self._offer.freed(self._answered_ns(flight) or flight.end_ns)
         if self._offer.due_ns <= flight.end_ns:  # a closed loop's stream is free
             self.fire()
         self._pump()
         self._check_over()
+
+    def _answered_ns(self, flight: Flight) -> int | None:
+        """When the answer ended, by its last stamp; None where the end bears none: a connection that was lost, or
+        closed to end the body, ended now and not with the last data before."""
+        ended = flight.exchange if flight.status is None else None
+        return None if ended is None or ended.lost else ended.end_ns
 
     def _check_over(self) -> None:
         if self._open or self._over or not self._offer.over:
@@ -297,8 +304,11 @@ class Sender:
         return now >= self._drain_ns
 
     def _spare(self, now: int) -> int:
-        """Connections to keep idle: what the plan needs in the next second."""
+        """Connections to keep idle: what the plan needs in the next second. A closed loop's streams keep theirs, unless
+        the server closes them."""
         coming = self._offer.coming(now + _SPARE_AHEAD_NS)
+        if self._closes and self._job.concurrency and not self._offer.over:
+            coming += self.in_flight
         if coming == 0:
             return 0
         most = max(_SPARE_MAX, coming) if self._job.concurrency else _SPARE_MAX  # a closed loop knows what it needs
