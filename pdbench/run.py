@@ -182,9 +182,10 @@ def _measured_window(requests: pd.DataFrame) -> tuple[int, int]:
 
 
 def _scheduled(plan: Plan, job: Job, outcome: LoadOutcome) -> int:
-    """Measured requests of the plan; of a closed loop that came to its end, those that fell due."""
+    """Measured requests of the plan; of a closed loop that came to its end, those that the engines gave out. Their own
+    count, not that of the records: one that left no record must be missed."""
     if job.concurrency and outcome.status == "complete":
-        return sum(not record.warmup for record in outcome.records)
+        return outcome.offered - sum(record.warmup for record in outcome.records)
     return int((~plan.warmup).sum())
 
 

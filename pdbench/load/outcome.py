@@ -70,7 +70,8 @@ class LoadOutcome:
 
     ``interrupted``: stopped early; requests that were in flight are ``unfinished``, later ones have no record.
     ``engine_died``: records of what had ended by then; ``stderr`` holds the engine's last lines. With workers,
-    ``workers_lost`` names those that died, and ``workers`` lists all; without, both are empty.
+    ``workers_lost`` names those that died, and ``workers`` lists all; without, both are empty. ``offered``: how many
+    fell due, as the engines that came to their end counted them; every one of them must have a record.
     """
 
     status: Status
@@ -85,6 +86,7 @@ class LoadOutcome:
     reason: str = ""
     workers_lost: list[str] = field(default_factory=list)
     workers: list[WorkerFacts] = field(default_factory=list)
+    offered: int = 0
 
 
 class Crew(Protocol):

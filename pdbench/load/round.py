@@ -300,6 +300,7 @@ class Round:
             stderr=[f"{post.member.name}: {line}" for post in lost for line in post.stderr],
             reason="; ".join(f"worker {post.member.name} was lost: {post.lost}" for post in lost),
             workers_lost=[post.member.name for post in lost],
+            offered=sum(final.offered for final in finals),
             workers=[self._facts(post, len(records[post.rank])) for post in self._posts],
         )
 

@@ -137,6 +137,7 @@ class _Run:
             locust=_locust().view(self._env),
             stderr=drive.stderr if drive else [],
             reason="" if final else reason,
+            offered=final.offered if final else 0,
         )
 
 

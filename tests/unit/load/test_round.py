@@ -145,6 +145,7 @@ def test_instants_of_another_host_come_on_our_clock(tmp_path: Path) -> None:
     assert abs(far.drift_ns) < 1_000_000_000
     assert outcome.facts is not None
     assert outcome.facts.cpu_s == 2.0
+    assert outcome.offered == len(whole)
     assert not list(tmp_path.iterdir())
 
 
