@@ -140,7 +140,9 @@ class HttpConnection:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             exchange.fault = exchange.fault or f"the answer is not HTTP/1.1: {error}"
-        if exchange.size == size:
+        if exchange.size > size:
+            self._head_bytes = 0  # chunk heads between pieces of the body are no trailer, however many they are
+        else:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
                 what = "trailer" if self._in_body else "head"

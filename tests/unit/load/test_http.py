@@ -196,6 +196,19 @@ def test_trailers_and_extensions_without_end_are_refused(piece: bytes) -> None:
     assert "trailer is larger" in exchange.fault
 
 
+def test_a_long_stream_whose_chunk_heads_come_alone_has_no_large_trailer() -> None:
+    owner, _, connection, exchange = asked()
+    connection.on_read(1, 1, HEAD)
+    head, body = CHUNK.split(b"\r\n", 1)
+    for at in range(MAX_HEAD_BYTES // 4 + 10):
+        connection.on_read(2 + at, 2 + at, head + b"\r\n")
+        connection.on_read(2 + at, 2 + at, body)
+        exchange.settle()
+    connection.on_read(9999, 9999, END)
+    assert exchange.fault == ""
+    assert owner.ended == [(exchange, True)]
+
+
 def test_many_tiny_reads_are_parsed_in_between() -> None:
     """A byte a read costs far more than a byte: what has piled up is counted by what it holds."""
     owner, _, connection, exchange = asked()
