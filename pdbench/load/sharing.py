@@ -27,7 +27,8 @@ def part_of(count: int, rank: int, ranks: int) -> int:
 def share(job: Job, rank: int, ranks: int) -> Job | None:
     """The part of ``rank``; None when there is nothing for it (fewer requests or streams than workers).
 
-    Raises ``UsageError`` when ``max_concurrency`` has not one slot for each worker.
+    Raises ``UsageError`` when ``max_concurrency`` has not one slot for each worker, or when a closed loop goes on with
+    fewer streams than there are workers: what belongs to one that has no stream any more would never be offered.
     """
     if ranks == 1:
         return job
@@ -36,7 +37,12 @@ def share(job: Job, rank: int, ranks: int) -> Job | None:
         raise UsageError(what, where="--max-concurrency", remedy="raise it, or use fewer workers")
     dealt = range(len(job))
     if job.concurrency:
-        peak = max(1, max(streams for _, streams in job.concurrency))
+        peak, last = max(1, max(streams for _, streams in job.concurrency)), job.concurrency[-1][1]
+        if 0 < last < min(peak, ranks):
+            streams = f"{last} stream{'s' * (last > 1)}"
+            what = f"a closed loop that goes on with {streams} cannot be shared among {ranks} workers"
+            remedy = f"use at most {last} worker{'s' * (last > 1)}, or end it with a duration"
+            raise UsageError(what, where="--processes", remedy=remedy)
         mine = [place % peak % ranks == rank for place in dealt]
     else:
         mine = [place % ranks == rank for place in dealt]

@@ -59,6 +59,30 @@ def job(n: int, **changes: Any) -> Job:
     return Job(**{**fields, **changes})
 
 
+@pytest.mark.parametrize(
+    ("curve", "ranks", "shared"),
+    [
+        ([(0, 4), (9, 1)], 3, False),
+        ([(0, 4), (9, 2)], 3, False),
+        ([(0, 4), (9, 2)], 2, True),
+        ([(0, 4), (9, 1), (20, 0)], 3, True),
+        ([(0, 4), (9, 0), (20, 4)], 3, True),
+        ([(0, 1), (9, 2)], 3, True),
+        ([(0, 4), (9, 1)], 1, True),
+    ],
+)
+def test_a_closed_loop_is_not_shared_where_a_worker_would_stop_early(
+    curve: list[tuple[int, int]], ranks: int, shared: bool
+) -> None:
+    whole = job(12, concurrency=curve, scheduled_ns=[0] * 12)
+    if not shared:
+        with pytest.raises(UsageError, match=f"cannot be shared among {ranks}"):
+            share(whole, 0, ranks)
+        return
+    for part in (share(whole, rank, ranks) for rank in range(ranks)):
+        assert part is None or part.concurrency[-1][1] > 0 or curve[-1][1] == 0
+
+
 @settings(max_examples=30)
 @given(n=st.integers(1, 40), ranks=st.integers(1, 7), streams=st.integers(0, 9))
 def test_shares_are_the_job_dealt_out(n: int, ranks: int, streams: int) -> None:
