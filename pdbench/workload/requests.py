@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain, cycle, repeat
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,8 @@ from pdbench.workload.traces import TraceRow, jitter_ns, read_slice
 from pdbench.workload.traces.jitter import jittered
 
 Ints = npt.NDArray[np.int64]
+_AT_ONCE = 4096
+_OUT = "leave it out, or take the key prompt out of the trace"
 
 
 class Draws:
@@ -98,8 +101,14 @@ def _lengths(law: Lengths | None, draws: Draws, purpose: int, n: int) -> Counts:
     return draw_lengths(law, draws.uniforms(purpose, n))
 
 
-def _own_lengths(law: Lengths | None, draws: Draws, purpose: int, n: int) -> Counts | None:
-    return None if law is None else _lengths(law, draws, purpose, n)
+def _own_lengths(law: Lengths | None, draws: Draws, purpose: int) -> Iterator[int] | None:
+    """Without end, the same ones as in a plan of any size: one for each row of a trace, sent or not."""
+    if law is None:
+        return None
+    if law.distribution == "list":
+        return cycle(law.values or ())
+    generator = draws.generator(purpose)
+    return chain.from_iterable(draw_lengths(law, generator.random(_AT_ONCE)).tolist() for _ in repeat(None))
 
 
 def _check_fits(workload: Workload, max_model_len: int | None) -> None:
@@ -172,6 +181,11 @@ def _from_trace(workload: Workload, draws: Draws, max_model_len: int | None) -> 
     if any(texts) and not all(texts):
         raise UsageError("some rows have a prompt and some have none", where=str(workload.arrivals.file))
     real = any(texts)
+    if real and (workload.prompt_tokens is not None or workload.arrivals.length_scale != 1):
+        where = "prompt_tokens" if workload.prompt_tokens is not None else "length_scale"
+        raise UsageError(
+            "the trace holds the prompts themselves, so their lengths are theirs", where=where, remedy=_OUT
+        )
     return Requests(
         np.rint(t_ns * _stretch(workload, t_ns) / NS_PER_US),
         np.asarray(prompts, dtype=np.int32),
@@ -183,16 +197,16 @@ def _from_trace(workload: Workload, draws: Draws, max_model_len: int | None) -> 
 
 
 def _rows_that_fit(workload: Workload, draws: Draws, max_model_len: int | None) -> tuple[list[TraceRow], int, int]:
-    prompts = _own_lengths(workload.prompt_tokens, draws, Draws.PROMPTS, workload.num_requests)
-    outputs = _own_lengths(workload.output_tokens, draws, Draws.OUTPUTS, workload.num_requests)
+    prompts = _own_lengths(workload.prompt_tokens, draws, Draws.PROMPTS)
+    outputs = _own_lengths(workload.output_tokens, draws, Draws.OUTPUTS)
     kept: list[TraceRow] = []
     dropped, first_ns = 0, None
     for row in read_slice(workload.arrivals):
         first_ns = row.t_ns if first_ns is None else first_ns
         if prompts is not None:
-            row = row._replace(prompt_tokens=int(prompts[len(kept)]))
+            row = row._replace(prompt_tokens=next(prompts))
         if outputs is not None:
-            row = row._replace(output_tokens=int(outputs[len(kept)]))
+            row = row._replace(output_tokens=next(outputs))
         if max_model_len is not None and row.prompt_tokens + row.output_tokens > max_model_len:
             dropped += 1
             continue

@@ -90,7 +90,7 @@ def _blocks(path: Path, line: int, found: dict[str, Any]) -> tuple[int, ...]:
 
 def _stamp_ns(path: Path, line: int, name: str, found: dict[str, Any], layout: Layout) -> int:
     value = found[name]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
         raise bad(path, line, name, f"{value!r} is not a time", "write a number that is not negative")
     return round(Decimal(str(value)) * layout.unit_ns)
 

@@ -6,7 +6,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pdbench.errors import UsageError
+from pdbench.units import NS_PER_S
 from pdbench.workload.checks import LENGTH_MAX
+
+_LONGEST_NS = 100 * 366 * 86_400 * NS_PER_S
+"""Far above any trace; keeps stamps well inside int64."""
 
 
 class TraceRow(NamedTuple):
@@ -47,5 +51,8 @@ class Clock:
             self._first_ns = self._last_ns = t_ns
         if t_ns < self._last_ns:
             raise bad(self._path, line, self._column, "goes backwards", "sort the file by time")
+        if t_ns - self._first_ns > _LONGEST_NS:
+            message = "is more than a hundred years after the first row"
+            raise bad(self._path, line, self._column, message, "is it in another unit?")
         self._last_ns = t_ns
         return t_ns - self._first_ns

@@ -67,6 +67,8 @@ def test_formats_are_told_apart(tmp_path: Path, name: str, text: str, format_: s
         (lines(cake(0, -1)), ":1: column 'input_length'", "-1 is outside"),
         (lines(cake(0, 1) | {"input_length": "9"}), ":1: column 'input_length'", "'9' is not a whole number"),
         (lines(cake(0, 1) | {"timestamp": "now"}), ":1: column 'timestamp'", "'now' is not a time"),
+        (lines(cake(0, 1), cake(0, 1) | {"timestamp": 1e20}), ":2: column 'timestamp'", "a hundred years"),
+        (lines(cake(0, 1), cake(0, 1) | {"timestamp": 10**400}), ":2: column 'timestamp'", "a hundred years"),
         (lines(cake(0, 1) | {"hash_ids": ["a"]}), ":1: column 'hash_ids'", "list of whole numbers"),
         ("\n", "", "the wanted slice of the trace is empty"),
     ],
@@ -77,6 +79,12 @@ def test_bad_lines_name_line_and_key(tmp_path: Path, text: str, where: str, mess
         list(read_slice(Arrivals(process="trace", file=file, format="mooncake")))
     assert caught.value.where == file + where
     assert message in str(caught.value)
+
+
+def test_a_stamp_out_of_all_bounds(tmp_path: Path) -> None:
+    file = written(tmp_path, "b.csv", BURST + "999999999999,ChatGPT,1,2,log\n")
+    with pytest.raises(UsageError, match=r"b.csv:4: column 'Timestamp': .*hundred years"):
+        trace_plan(file)
 
 
 def test_format_overrides_what_the_file_looks_like(tmp_path: Path) -> None:
@@ -107,8 +115,26 @@ def test_a_grid_is_seen_and_spread_by_a_seed(tmp_path: Path) -> None:
 def test_no_grid_no_jitter() -> None:
     assert quantum_ns(np.arange(50, dtype=np.int64)) == 0
     assert quantum_ns(np.zeros(50, dtype=np.int64)) == 0
+    bursts = np.cumsum([0, 1000, 700, 1300, 901]) * 1_000_000 + np.array([0, 0, 100, 0, 7])
+    assert quantum_ns(np.repeat(bursts, 9).astype(np.int64)) == 0, "stamps to 100 ns: that many came at once"
     stamps = np.array([0, 5], dtype=np.int64)
     assert jittered(stamps, 1_000_000, np.array([0.0, 0.9999])).tolist() == [0, 999_005]
+
+
+def test_a_grid_with_gaps_keeps_its_cell() -> None:
+    """Where few cells are taken, the step in the middle is a multiple of the cell."""
+    seconds = np.repeat(np.array([0, 2, 4, 7, 9, 11]), 4) * 1_000_000_000
+    assert quantum_ns(seconds.astype(np.int64)) == 1_000_000_000
+    assert quantum_ns(seconds + np.repeat([0, 1, -1, 0, 2, 0], 4) * 1_000_000) == pytest.approx(1e9, rel=0.01)
+
+
+def test_lengths_of_ones_own_go_on_past_a_row_that_does_not_fit(tmp_path: Path) -> None:
+    file = written(tmp_path, "t.jsonl", lines(*(cake(i, 5) for i in range(200))))
+    law = {"distribution": "uniform", "low": 1, "high": 100}
+    w = workload(arrivals={"process": "trace", "file": file}, prompt_tokens=law, num_requests=200, warmup=0)
+    free, tight = make_plan(w, seed=1), make_plan(w, seed=1, max_model_len=64 + 90)
+    assert tight.prompt_tokens.tolist() == [n for n in free.prompt_tokens.tolist() if n <= 90]
+    assert 5 < tight.dropped == 200 - len(tight) < 50
 
 
 def test_the_configuration_says_what_jitter_was_used(tmp_path: Path) -> None:
@@ -141,6 +167,8 @@ def test_real_prompts_in_a_trace(tmp_path: Path) -> None:
     rows = [{"t_s": i, "prompt_tokens": 3, "output_tokens": 2, "prompt": f"text {i}"} for i in range(3)]
     plan = trace_plan(written(tmp_path, "t.jsonl", lines(*rows)), warmup=1)
     assert plan.texts == ("Warm-up 0. text 0", "text 0", "text 1", "text 2")
+    with pytest.raises(UsageError, match="holds the prompts themselves"):
+        trace_plan(str(tmp_path / "t.jsonl"), length_scale=0.5)
     rows[1]["prompt"] = ""
     with pytest.raises(UsageError, match="some rows have a prompt and some have none"):
         trace_plan(written(tmp_path, "u.jsonl", lines(*rows)))
