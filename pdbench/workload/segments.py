@@ -46,15 +46,16 @@ def of_trace(rows: Sequence[TraceRow], prompt_tokens: Sequence[int], length_scal
 
 def repeated_tokens(segments: Sequence[Pieces]) -> int:
     """Prompt tokens that an earlier request had at its start as well: what a perfect prefix cache could save."""
-    longest: dict[tuple[int, ...], int] = {}
+    places: dict[tuple[int, int], int] = {}  # a tree: the number of the place that a piece leads to from another
+    longest: dict[int, int] = {}
     total = 0
     for pieces in segments:
-        path: tuple[int, ...] = ()
+        place = 0
         for name, tokens in pieces:
-            path = (*path, name)
-            known = longest.get(path, 0)
+            place = places.setdefault((place, name), len(places) + 1)
+            known = longest.get(place, 0)
             total += min(known, tokens)
-            longest[path] = max(known, tokens)
+            longest[place] = max(known, tokens)
     return total
 
 

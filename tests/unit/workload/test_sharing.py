@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from itertools import pairwise
 from typing import Any
 
@@ -128,3 +129,14 @@ def test_bad(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(msgspec.ValidationError) as caught:
         workload(**changes)
     assert message in str(caught.value)
+
+
+def test_counting_what_repeats_grows_with_the_blocks_not_their_square() -> None:
+    many = tuple((block, 16) for block in range(4000))
+    tracemalloc.start()
+    try:
+        assert repeated_tokens([many] * 2) == 4000 * 16
+        assert tracemalloc.get_traced_memory()[1] < 4 * 2**20
+    finally:
+        tracemalloc.stop()
+    assert repeated_tokens([((1, 4), (2, 4)), ((2, 4), (1, 4)), ((1, 9), (2, 3))]) == 4 + 3
