@@ -116,12 +116,22 @@ def load_workload(text: str, overrides: Overrides | None = None) -> Workload:
             parse_objective(objective)
         except UsageError as error:
             raise UsageError(error.message, where=doc.where("slo", index), remedy=error.remedy) from error
-    workload = _apply(workload, overrides) if overrides is not None else workload
+    workload = _apply(workload, overrides, _duration_s(doc.data)) if overrides is not None else workload
     return _with_jitter(workload)
 
 
-def _apply(workload: Workload, asked: Overrides) -> Workload:
+def _duration_s(data: dict[str, Any]) -> float | None:
+    """The ``duration`` of a workload file, where it alone sets the number of requests: an open loop keeps only the
+    number, which other arrivals would need anew."""
+    if data.get("duration") is None or data.get("num_requests"):
+        return None
+    return parse_duration_ns(data["duration"]) / NS_PER_S
+
+
+def _apply(workload: Workload, asked: Overrides, file_duration_s: float | None) -> Workload:
     start_row, rows = _slice(asked.slice)
+    if asked.shape is not None and asked.duration_s is not None and asked.num_requests is not None:
+        raise UsageError("--duration and --num-requests both set the number of requests", remedy="give one")
     changed = with_overrides(
         workload,
         rate=asked.rate,
@@ -129,7 +139,7 @@ def _apply(workload: Workload, asked: Overrides) -> Workload:
         arrivals=asked.arrivals,
         concurrency=asked.concurrency,
         num_requests=asked.num_requests,
-        duration_s=asked.duration_s,
+        duration_s=asked.duration_s if asked.shape is None else None,  # the shape was read until then
         warmup=asked.warmup,
         slo=_slo(asked),
         time_scale=asked.time_scale,
@@ -142,6 +152,7 @@ def _apply(workload: Workload, asked: Overrides) -> Workload:
         prompt_ids=asked.prompt_ids or None,
         start_row=start_row,
         rows=rows,
+        file_duration_s=file_duration_s,
         **asked.extra,
     )
     return changed if asked.shape is None else with_shape(changed, asked.shape, asked.num_requests)

@@ -202,7 +202,7 @@ def overrides_of(values: dict[str, Any]) -> Overrides:
         arrivals=values["arrivals"],
         concurrency=values["concurrency"],
         num_requests=values["num_requests"],
-        duration_s=duration_s if shape is None else None,
+        duration_s=duration_s,
         shape=shape,
         warmup=values["warmup"],
         slo=tuple(values["slo"]),

@@ -120,8 +120,9 @@ class Arrivals(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     @property
     def can_rescale(self) -> bool:
-        """Whether ``rate`` alone sets the load, so that a search may vary it."""
-        return self.process in ("poisson", "constant", "gamma", "diurnal", "trace")
+        """Whether ``rate`` alone sets the load, so that a search may vary it. Not in a ``diurnal``: at another rate
+        the same number of requests is another part of the day."""
+        return self.process in ("poisson", "constant", "gamma", "trace")
 
     def _check_curve(self) -> None:
         if self.burstiness is not None and self.gaps != "gamma":

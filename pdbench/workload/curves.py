@@ -98,6 +98,20 @@ def curve_of(arrivals: Arrivals) -> Curve:
     return Curve(times, rates)
 
 
+def whole_s(arrivals: Arrivals) -> float | None:
+    """How long a curve takes to show all of itself: a ramp to arrive, a step or spike to be over for as long as it
+    took to get there, a day to end, points to reach the last. ``None`` for a single point."""
+    if arrivals.process == "ramp":
+        return seconds("over", arrivals.over)
+    if arrivals.process == "step":
+        return 2 * seconds("at", arrivals.at)
+    if arrivals.process == "spike":
+        return 2 * (seconds("at", arrivals.at) + seconds("lasting", arrivals.lasting))
+    if arrivals.process == "diurnal":
+        return seconds("period", arrivals.period)
+    return (arrivals.points or ((0.0, 0.0),))[-1][0] or None
+
+
 def _sine(mean: float, swing: float, period_s: float) -> Curve:
     turn = np.arange(_PIECES + 1) / _PIECES
     # Rounded, so that two machines' sines are one curve.

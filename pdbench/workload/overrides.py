@@ -18,6 +18,8 @@ from pdbench.workload.spellings import read_arrivals
 
 T = TypeVar("T", bound=msgspec.Struct)
 _HOMOGENEOUS = ("poisson", "constant", "gamma")
+_OF_A_TRACE = ("--time-scale", "--length-scale", "--jitter", "--slice", "--start")
+_NEEDS = {"closed": "add --arrivals closed", "trace": "add --arrivals trace:FILE"}
 
 
 def with_overrides(
@@ -42,20 +44,24 @@ def with_overrides(
     prompts: str | None = None,
     tokenizer: str | None = None,
     prompt_ids: bool | None = None,
+    file_duration_s: float | None = None,
 ) -> Workload:
     """The workload with what the command line asked for; ``None`` leaves a value as it is.
 
     ``duration_s`` sets the number of requests that fit at the mean rate; for a trace it cuts the slice, and it ends a
-    closed loop. Raises ``UsageError`` naming the option.
+    closed loop. ``file_duration_s``: the ``duration`` that the workload's file gave; it holds for other arrivals too,
+    but a curve named by ``arrivals`` runs whole. Raises ``UsageError`` naming the option.
     """
     if duration_s is not None and num_requests is not None:
         raise UsageError("--duration and --num-requests both set the number of requests", remedy="give one")
     if prompts is not None and prompt_tokens is not None:
         raise UsageError("real prompts have lengths of their own", where="--prompt-tokens", remedy="leave it out")
+    before = w
     w = _with_lengths(w, prompt_tokens, output_tokens)
     w = _with_prompts(w, prompts, tokenizer, prompt_ids)
     if arrivals is not None:
         w = _with_process(w, arrivals, rate, concurrency)
+        w = _with_lengths(w, prompt_tokens, output_tokens)  # again, for a trace has put its own in their place
     if burstiness is not None:
         w = _with_gamma(w, burstiness)
     changes: dict[str, dict[str, Any]] = {
@@ -65,16 +71,17 @@ def with_overrides(
         "--time-scale": {"time_scale": time_scale},
         "--length-scale": {"length_scale": length_scale},
         "--jitter": {"jitter": jitter},
-        "--start-row": {"start_row": start_row},
-        "--rows": {"rows": rows},
+        "--slice": {"start_row": start_row, "rows": rows},
         "--start": {"start_s": start_s},
     }
     for option, fields in changes.items():
         w = _replaced(w, option, fields)
     if duration_s is not None:
         w = _with_duration(w, duration_s)
-    elif rows is not None and num_requests is None:
+    elif num_requests is None and rows is not None:
         num_requests = rows
+    elif num_requests is None and (arrivals is not None or w.arrivals != before.arrivals):
+        w = _recounted(w, before, file_duration_s, named=arrivals is not None)
     top: dict[str, dict[str, Any]] = {
         "--num-requests": {"num_requests": num_requests},
         "--warmup": {"warmup": warmup},
@@ -85,20 +92,27 @@ def with_overrides(
     return w
 
 
-def _changed(item: T, option: str, fields: dict[str, Any]) -> T:
+def _changed(item: T, option: str, fields: dict[str, Any], remedy: str = "") -> T:
     """``item`` with the fields that are not ``None``; a refusal names the option."""
     present = {name: value for name, value in fields.items() if value is not None}
     if present.get("num_requests") == 0:  # in a file a missing number; here a wish
         raise UsageError("num_requests must be greater than 0, got 0", where=option)
+    return _made_of(item, option, remedy, **present) if present else item
+
+
+def _made_of(item: T, option: str, remedy: str = "", **fields: Any) -> T:
+    """``item`` with these fields, ``None`` among them; a refusal names the option."""
     try:
-        return replace(item, **present) if present else item
+        return replace(item, **fields)
     except ValueError as error:
-        raise UsageError(str(error), where=option) from None
+        raise UsageError(str(error), where=option, remedy=remedy) from None
 
 
 def _replaced(w: Workload, option: str, fields: dict[str, Any]) -> Workload:
     """``w`` with changed arrivals."""
-    return _changed(w, option, {"arrivals": _changed(w.arrivals, option, fields)})
+    needs = "closed" if option == "--concurrency" else "trace" if option in _OF_A_TRACE else ""
+    remedy = _NEEDS[needs] if needs and w.arrivals.process != needs else ""
+    return _changed(w, option, {"arrivals": _changed(w.arrivals, option, fields, remedy)})
 
 
 def _with_lengths(w: Workload, prompt_tokens: int | None, output_tokens: int | None) -> Workload:
@@ -123,10 +137,7 @@ def _with_prompts(w: Workload, file: str | None, tokenizer: str | None, ids: boo
         return w
     if file is None:
         return _changed(w, "--tokenizer", {"prompts": base})
-    try:
-        return replace(w, prompts=base, prompt_tokens=None, prefix=None, sessions=None)
-    except ValueError as error:
-        raise UsageError(str(error), where="--prompts") from None
+    return _made_of(w, "--prompts", prompts=base, prompt_tokens=None, prefix=None, sessions=None)
 
 
 def _with_gamma(w: Workload, burstiness: float) -> Workload:
@@ -144,9 +155,8 @@ def _with_process(w: Workload, text: str, rate: float | None, concurrency: int |
         if not file:
             raise UsageError("a trace needs a file", where="--arrivals", remedy="write --arrivals trace:FILE")
         trace = Arrivals(process="trace", file=file)
-        return replace(
-            w, arrivals=trace, prompt_tokens=None, output_tokens=None, prefix=None, sessions=None, duration=None
-        )
+        w = _made_of(w, "--arrivals", arrivals=trace, prefix=None, sessions=None, duration=None)
+        return _made_of(w, "--arrivals", prompt_tokens=None, output_tokens=None)
     found = read_arrivals(text, concurrency) if text not in _HOMOGENEOUS else None
     if w.output_tokens is None or (w.prompt_tokens is None and (w.prompts is None or w.prompts.file is None)):
         raise UsageError(
@@ -154,7 +164,8 @@ def _with_process(w: Workload, text: str, rate: float | None, concurrency: int |
             where="--arrivals",
             remedy="add --prompt-tokens N and --output-tokens N",
         )
-    return _changed(w, "--arrivals", {"arrivals": found or _at_rate(w, text, rate)})
+    found = found or _at_rate(w, text, rate)
+    return _made_of(w, "--arrivals", arrivals=found, duration=w.duration if found.process == "closed" else None)
 
 
 def _at_rate(w: Workload, process: str, rate: float | None) -> Arrivals:
@@ -166,26 +177,39 @@ def _at_rate(w: Workload, process: str, rate: float | None) -> Arrivals:
     return _changed(Arrivals(process=kind, rate=1.0), "--rate", {"rate": rate, "burstiness": shape})
 
 
-def _with_duration(w: Workload, duration_s: float) -> Workload:
+def _with_duration(w: Workload, duration_s: float, where: str = "--duration") -> Workload:
     """The workload with the measured requests that fill ``duration_s``."""
     if not (duration_s > 0 and math.isfinite(duration_s)):
-        raise UsageError(f"duration must be greater than 0, got {duration_s:g} s", where="--duration")
+        raise UsageError(f"duration must be greater than 0, got {duration_s:g} s", where=where)
     if w.arrivals.process == "trace":
         from pdbench.workload.traces import count_rows
 
-        w = _replaced(w, "--duration", {"duration_s": duration_s})
-        return replace(w, num_requests=count_rows(w.arrivals))
-    if w.closed:
-        text = format_duration(round(duration_s * NS_PER_S))
-        return _closed_for(w, text)
+        w = _replaced(w, where, {"duration_s": duration_s})
+        return _changed(w, where, {"num_requests": count_rows(w.arrivals)})
+    if w.closed:  # the number of requests follows from the time
+        return _made_of(w, where, duration=format_duration(round(duration_s * NS_PER_S)), num_requests=0)
     if w.arrivals.process == "at":
-        raise UsageError(f"workload '{w.name}' names its instants one by one", where="--duration")
-    return _changed(w, "--duration", {"num_requests": expected_requests(w.arrivals, duration_s)})
+        raise UsageError(f"workload '{w.name}' names its instants one by one", where=where)
+    return _changed(w, where, {"num_requests": expected_requests(w, duration_s)})
 
 
-def _closed_for(w: Workload, text: str) -> Workload:
-    """A closed loop that now ends by time: the number of requests follows from it."""
-    try:
-        return replace(w, duration=text, num_requests=0)
-    except ValueError as error:
-        raise UsageError(str(error), where="--duration") from None
+def _recounted(w: Workload, before: Workload, file_duration_s: float | None, *, named: bool) -> Workload:
+    """Other arrivals, and no option that says how many: the whole of a curve that was ``named``; else as long as the
+    file says, or until the curve ends by itself as before. Other numbers stay."""
+    if named and w.arrivals.process in CURVES:
+        return _with_whole_curve(w)
+    if file_duration_s is not None and w.arrivals.start_row is None:
+        return _with_duration(w, file_duration_s, f"duration of workload '{w.name}'")
+    if before.num_requests == expected_requests(before, None):
+        return _changed(w, "--burstiness", {"num_requests": expected_requests(w, None)})
+    return w
+
+
+def _with_whole_curve(w: Workload) -> Workload:
+    from pdbench.workload.curves import curve_of, whole_s  # brings numpy, which few workloads need this early
+
+    length_s = whole_s(w.arrivals)
+    if length_s is None or curve_of(w.arrivals).expected(length_s) < 1:
+        what = "a single point does not say how long it goes on" if length_s is None else "too short for one request"
+        raise UsageError(f"'{w.arrivals.process}': {what}", where="--arrivals", remedy="add --duration TIME")
+    return _changed(w, "--arrivals", {"num_requests": expected_requests(w, length_s)})

@@ -15,6 +15,7 @@ from typing import Literal
 from msgspec.structs import replace
 
 from pdbench.errors import UsageError
+from pdbench.units import NS_PER_S, format_duration
 from pdbench.workload.arrival_spec import Arrivals, GapLaw
 from pdbench.workload.overrides import with_overrides
 from pdbench.workload.spec import Workload
@@ -116,12 +117,20 @@ def with_shape(w: Workload, shape: Shape, num_requests: int | None = None) -> Wo
             arrivals = _rate_curve(shape, law, w.arrivals.burstiness)
         else:
             arrivals = Arrivals(process="closed", points=tuple(streams(shape)))
-        w = replace(w, arrivals=arrivals)
-    except ValueError as error:
-        raise UsageError(f"the shape cannot drive a load: {error}", where=shape.source) from None
-    if num_requests is not None:
+        w = replace(w, arrivals=arrivals, duration=None)
+        if num_requests is None:
+            return with_overrides(w, duration_s=shape.end_s)
+        if shape.means == "concurrency":  # the streams end with the shape, however many requests are left
+            w = replace(w, duration=format_duration(round(shape.end_s * NS_PER_S)))
         return w
-    return with_overrides(w, duration_s=shape.end_s)
+    except ValueError as error:
+        raise UsageError(f"the shape cannot drive a load: {error}", where=shape.source, remedy=_remedy(shape)) from None
+
+
+def _remedy(shape: Shape) -> str:
+    if shape.means == "concurrency" and shape.ticks[0].users < 1:
+        return "begin with at least 1 user, or read it as a rate: --shape-means rate"
+    return ""
 
 
 def _rate_curve(shape: Shape, law: str | None, burstiness: float | None) -> Arrivals:

@@ -102,7 +102,7 @@ class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             return
         if self.num_requests != 0 and length_s is not None:
             raise ValueError("duration and num_requests both set the number of requests: give one")
-        force_setattr(self, "num_requests", expected_requests(self.arrivals, length_s))
+        force_setattr(self, "num_requests", expected_requests(self, length_s))
         force_setattr(self, "duration", None)
 
     def _most_requests(self, length_s: float) -> int:
@@ -138,17 +138,21 @@ class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             raise ValueError("prompts.file brings the lengths of prompts: leave out prompt_tokens, and no trace")
 
 
-def expected_requests(arrivals: Arrivals, duration_s: float | None) -> int:
+def expected_requests(w: Workload, duration_s: float | None) -> int:
     """How many requests ``duration_s`` holds at the arrivals' rate, at least 1; enough for all of a curve that ends
     before, or without a duration. 0 where neither says it."""
+    arrivals = w.arrivals
     if arrivals.process in CURVES:
         from pdbench.workload.curves import curve_of  # brings numpy, which few workloads need this early
 
         curve = curve_of(arrivals)
         if duration_s is not None and curve.expected(duration_s) < curve.total:
             return max(1, round(curve.expected(duration_s)))
-        # Poisson counts end within five standard deviations; those too many are beyond the curve's end.
-        return math.ceil(curve.total + 5 * math.sqrt(curve.total) + 10) if math.isfinite(curve.total) else 0
+        # Counts end within five standard deviations; those too many are beyond the curve's end. The variance of a
+        # count is the mean (Poisson's) over the burstiness, and times the turns where one arrival stands for so many.
+        wider = max(1.0, 1 / (arrivals.burstiness or 1.0)) * (w.sessions.turns if w.sessions is not None else 1)
+        bound = curve.total + 5 * math.sqrt(curve.total * wider) + 10 * wider
+        return math.ceil(bound) if math.isfinite(bound) else 0
     if duration_s is None or arrivals.rate is None:
         return 0
     return max(1, round(arrivals.rate * duration_s))

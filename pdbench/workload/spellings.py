@@ -5,6 +5,7 @@ The parts are the keys of the workload file, in order; a curve's are points, ``c
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import msgspec
@@ -45,7 +46,7 @@ def _closed(text: str, parts: list[str], concurrency: int | None) -> Arrivals:
     streams = _number(text, "concurrency", parts[0]) if parts else concurrency
     if streams is None:
         raise UsageError("a closed loop needs a number of streams", where=_WHERE, remedy="add --concurrency N")
-    if streams != int(streams):
+    if not math.isfinite(streams) or streams != int(streams):
         raise UsageError("concurrency must be a whole number", where=_WHERE)
     return _made(text, {"process": "closed", "concurrency": int(streams)})
 

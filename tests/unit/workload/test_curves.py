@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from pdbench.errors import UsageError
+from pdbench.settings import Overrides, load_workload
 from pdbench.workload.arrival_spec import Arrivals
 from pdbench.workload.arrivals import offsets_us, streams_of
 from pdbench.workload.curves import Curve, curve_of
 from pdbench.workload.overrides import with_overrides
 from pdbench.workload.plan import make_plan
+from pdbench.workload.shapes import Shape, Tick
 from pdbench.workload.spec import Workload
 from pdbench.workload.spellings import EXAMPLES, read_arrivals
 from tests.unit.workload.helpers import CHAT, workload
@@ -202,6 +204,82 @@ def test_a_spelling_is_the_file_s() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "whole_s"),
+    [
+        ("ramp:1:8:60s", 60),
+        ("step:2:8:30s", 60),
+        ("spike:2:10:20s:5s", 50),
+        ("diurnal:3:0.6:120s", 120),
+        ("curve:0s=1:30s=4", 30),
+    ],
+)
+def test_a_curve_on_the_command_line_runs_whole(text: str, whole_s: float) -> None:
+    w = with_overrides(workload(), arrivals=text, file_duration_s=7)
+    assert w.num_requests == round(curve_of(w.arrivals).expected(whole_s))
+    assert with_overrides(workload(), arrivals=text, num_requests=9).num_requests == 9
+    assert with_overrides(workload(), arrivals=text, duration_s=1).num_requests < 4
+
+
+def test_a_curve_that_ends_runs_to_its_end() -> None:
+    w = with_overrides(workload(), arrivals="curve:0s=30:10s=30:10s=0")
+    assert all(240 < (~make_plan(w, seed=seed).warmup).sum() < w.num_requests for seed in range(5))
+    with pytest.raises(UsageError, match="add --duration TIME"):
+        with_overrides(workload(), arrivals="curve:0s=4")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"arrivals": {**ENDS, "gaps": "gamma", "burstiness": 0.05}},
+        {"arrivals": {**ENDS, "points": [[0, 12], [10, 12], [10, 0]]}, "sessions": {"turns": 20, "think": "1s"}},
+    ],
+)
+def test_what_spreads_wider_is_not_cut(changes: dict[str, Any]) -> None:
+    """Far from their mean of 40 or 120, beyond five standard deviations of a Poisson count."""
+    w = workload(num_requests=0, **changes)
+    mean = curve_of(w.arrivals).total
+    counts = [int((~make_plan(w, seed=seed).warmup).sum()) for seed in range(60)]
+    assert mean + 5 * mean**0.5 + 10 < max(counts) < w.num_requests
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "n"),
+    [
+        ("spike", Overrides(rate=3), 3 * 55 + 50),
+        ("spike", Overrides(rate=3, num_requests=20), 20),
+        ("spike", Overrides(rate=3, duration_s=10), 30),
+        ("spike", Overrides(arrivals="poisson", rate=2), 120),
+        ("spike", Overrides(arrivals="closed", concurrency=2), 12_000),
+        ("spike", Overrides(arrivals="ramp:1:3:90s"), 180),
+        ("spike", Overrides(warmup=1), 105),
+        ("chat", Overrides(rate=3), 60),
+    ],
+)
+def test_the_file_s_duration_holds_for_other_arrivals(name: str, asked: Overrides, n: int) -> None:
+    assert load_workload(name, asked).num_requests == n
+
+
+def test_a_search_may_not_vary_a_day() -> None:
+    """The same number of requests at another rate is another part of it."""
+    assert not arrivals(DAY).can_rescale
+
+
+def test_shapes_end_and_say_what_to_do() -> None:
+    ticks = (Tick(0, 3, 3), Tick(20, 1, 3))
+    shape = Shape("f.py:S", "concurrency", ticks, 30.0)
+    assert make_plan(load_workload("chat", Overrides(shape=shape, num_requests=500)), seed=1).concurrency[-1] == (
+        30_000_000_000,
+        0,
+    )
+    assert load_workload("closed", Overrides(shape=Shape("f.py:S", "rate", ticks, 30.0))).num_requests > 60
+    with pytest.raises(UsageError, match="give one"):
+        load_workload("chat", Overrides(shape=shape, num_requests=5, duration_s=30))
+    idle = Shape("f.py:S", "concurrency", (Tick(0, 0, 1), Tick(5, 4, 1)), 30.0)
+    with pytest.raises(UsageError, match="--shape-means rate"):
+        load_workload("chat", Overrides(shape=idle))
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("ramp:1:8", "write ramp:FROM:TO:OVER, e.g. ramp:1:8:60s"),
@@ -213,6 +291,9 @@ def test_a_spelling_is_the_file_s() -> None:
         ("curve:5s=1", "points must begin at 0 s"),
         ("closed", "add --concurrency N"),
         ("closed:2.5", "whole number"),
+        ("closed:nan", "whole number"),
+        ("closed:inf", "whole number"),
+        ("closed:1e30", "concurrency"),
         ("closed:2:3", "write closed:16"),
         ("diurnal:3:2:9s", "swing must be at most 1"),
     ],

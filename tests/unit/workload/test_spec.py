@@ -121,7 +121,10 @@ def test_fixed_lengths_from_the_command_line() -> None:
         ({"num_requests": 0}, "--num-requests", "num_requests must be greater than 0"),
         ({"warmup": -2}, "--warmup", "warmup must not be negative"),
         ({"time_scale": 2.0}, "--time-scale", "does not apply to 'poisson'"),
-        ({"rows": 3}, "--rows", "does not apply to 'poisson'"),
+        ({"rows": 3}, "--slice", "does not apply to 'poisson'\n  add --arrivals trace:FILE"),
+        ({"start_row": 1, "rows": 3}, "--slice", "add --arrivals trace:FILE"),
+        ({"concurrency": 3}, "--concurrency", "does not apply to 'poisson'\n  add --arrivals closed"),
+        ({"prompts": "p.jsonl", "arrivals": "trace:t.csv"}, "--arrivals", "prompts.file brings the lengths"),
         ({"arrivals": "poison"}, "--arrivals", "did you mean 'poisson'?"),
         ({"arrivals": "trace"}, "--arrivals", "a trace needs a file"),
         ({"arrivals": "constant", "burstiness": 2.0}, "--burstiness", "does not apply to 'constant'"),
@@ -145,6 +148,14 @@ def test_a_trace_brings_its_own_lengths_and_duration_slices_it(tmp_path: Path) -
     assert w.prompt_tokens is None
     assert w.num_requests == 10
     assert with_overrides(workload(), arrivals=f"trace:{file}", rows=4).num_requests == 4
+    own = with_overrides(workload(), arrivals=f"trace:{file}", prompt_tokens=9, output_tokens=8)
+    assert own.prompt_tokens is not None
+    assert own.output_tokens is not None
+    assert (own.prompt_tokens.value, own.output_tokens.value) == (9, 8)
+    few = {"distribution": "list", "values": [1, 2]}
+    trace = workload(arrivals={"process": "trace", "file": str(file)}, prompt_tokens=few, num_requests=2)
+    with pytest.raises(UsageError, match="num_requests is 10 but prompt_tokens"):
+        with_overrides(trace, duration_s=10)
     with pytest.raises(UsageError, match="takes its lengths from a trace"):
         with_overrides(w, arrivals="poisson")
 
