@@ -7,6 +7,10 @@ How late a request leaves is then the queue in front of the server, not a fault 
 run is reported, none of its rows is among the compared ones (they lie in ``saturation/``), and dispatch lag is not
 judged.
 
+It is the same work otherwise: the same lengths, the same sharing of prompts or the same real texts, and the same load
+workers. Where the plan has fewer requests than are needed it is gone through again, and what a later round shares is
+its own: no prefix cache may gain from the repetition.
+
 Figures are taken from the first end of a request to the last send: before, all streams are in their first prompt
 together; after, streams fall idle one by one.
 """
@@ -15,12 +19,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from pdbench.errors import BackendStartError
+from pdbench.errors import BackendStartError, UsageError
 from pdbench.run import RunContext, RunResult, run_plan
 from pdbench.serverside import busy_shares
 from pdbench.stage import Stage
@@ -28,6 +32,10 @@ from pdbench.store import RunStore
 from pdbench.target.arm import Arm
 from pdbench.units import NS_PER_S
 from pdbench.workload.plan import Plan
+from pdbench.workload.segments import Pieces
+
+if TYPE_CHECKING:
+    from pdbench.load.outcome import Crew
 
 DEFAULT_CONCURRENCY = 32
 WAVES = 4
@@ -35,6 +43,9 @@ WAVES = 4
 
 _LONGEST_S = 900.0
 """All requests are due at once, so the usual limits, which count from there, would cut a slow arm off."""
+
+_ROUND_BITS = 40
+"""Ids of shared pieces are below 2 ** 40."""
 
 
 def concurrency_of(arms: Sequence[Arm]) -> int:
@@ -48,9 +59,11 @@ def concurrency_of(arms: Sequence[Arm]) -> int:
 
 
 def closed_plan(plan: Plan, concurrency: int) -> Plan:
-    """``WAVES`` requests a stream, all due at once, with the lengths of the measured part of ``plan`` in turn."""
+    """``WAVES`` requests a stream, all due at once: those of the measured part of ``plan`` in turn."""
     count = WAVES * concurrency
     measured = ~plan.warmup
+    rows = np.flatnonzero(measured)
+    taken = [(int(rows[place % len(rows)]), place // len(rows)) for place in range(count)]
     return Plan(
         scheduled_ns=np.zeros(count, dtype=np.int64),
         prompt_tokens=np.resize(plan.prompt_tokens[measured], count),
@@ -58,7 +71,14 @@ def closed_plan(plan: Plan, concurrency: int) -> Plan:
         warmup=np.zeros(count, dtype=bool),
         seed=plan.seed,
         pair=0,
+        segments=tuple(_apart(plan.segments[row], turn) for row, turn in taken) if plan.segments else (),
+        texts=tuple(f"Round {turn}. " * bool(turn) + plan.texts[row] for row, turn in taken) if plan.texts else (),
     )
+
+
+def _apart(pieces: Pieces, turn: int) -> Pieces:
+    """The pieces under ids of their own in each round."""
+    return tuple((name + (turn << _ROUND_BITS), tokens) for name, tokens in pieces)
 
 
 def saturate(stage: Stage, plan: Plan) -> dict[str, dict[str, Any]]:
@@ -66,39 +86,44 @@ def saturate(stage: Stage, plan: Plan) -> dict[str, dict[str, Any]]:
     concurrency = stage.settings.saturate_concurrency or concurrency_of(stage.arms)
     closed = closed_plan(plan, concurrency)
     stage.progress.event(f"saturation: {concurrency} streams, {len(closed)} requests an arm, closed loop")
+    if stage.crew is not None and not _crew(stage, concurrency):
+        stage.progress.event("saturation: fewer streams than load workers, so one engine here carries it")
     store = RunStore(stage.run_dir / "saturation")
     store.write_plan(closed)
     entries = {}
     for arm in stage.arms:
         stage.stop.check()
         result = _run(stage, arm, closed, concurrency)
-        if result is None:
-            entries[arm.name] = _without_run(closed, concurrency)
-            continue
-        store.append_run(result.requests, result.tokens)
-        entries[arm.name] = saturation_entry(result, arm.backend.devices, _names(arm), concurrency)
+        if isinstance(result, str):
+            entries[arm.name] = _without_run(closed, concurrency, result)
+        else:
+            store.append_run(result.requests, result.tokens)
+            entries[arm.name] = saturation_entry(result, arm.backend.devices, _names(arm), concurrency)
         if not stage.resident:
             arm.stop()
     store.seal({"kind": "saturation", "run": stage.run_dir.name, "plan_hashes": [closed.hash]}, {"arms": entries})
     return entries
 
 
-def _run(stage: Stage, arm: Arm, closed: Plan, concurrency: int) -> RunResult | None:
-    """None where a server that died before does not start again: the pairs are not worth less for that."""
+def _run(stage: Stage, arm: Arm, closed: Plan, concurrency: int) -> RunResult | str:
+    """Why there is none, where a server that died before does not start again, or load workers stay away: the pairs
+    are not worth less for that."""
+    why = "the server did not start again"
     try:
         arm.ensure(stage.stop)
-    except BackendStartError as error:
+        why = "the load could not be run"
+        result = run_plan(arm, closed, 0, _context(stage, concurrency))
+    except (BackendStartError, UsageError) as error:
         stage.progress.event(f"warning: {arm.name}: no saturation run: {error}")
-        return None
-    result = run_plan(arm, closed, 0, _context(stage, concurrency))
+        return why
     if result.server_died:
         arm.died.pop()  # ``died`` names pairs, and this run is none
     return result
 
 
-def _without_run(closed: Plan, concurrency: int) -> dict[str, Any]:
+def _without_run(closed: Plan, concurrency: int, why: str) -> dict[str, Any]:
     counts = {"scheduled": len(closed), "ok": 0, "failed": len(closed), "warmup": 0}
-    return {"concurrency": concurrency, "requests": counts, "warnings": ["the server did not start again"]}
+    return {"concurrency": concurrency, "requests": counts, "warnings": [why]}
 
 
 def _names(arm: Arm) -> list[str]:
@@ -121,7 +146,14 @@ def _context(stage: Stage, concurrency: int) -> RunContext:
         journals=stage.run_dir,
         progress=stage.progress,
         should_stop=stage.stop,
+        crew=_crew(stage, concurrency),
     )
+
+
+def _crew(stage: Stage, concurrency: int) -> Crew | None:
+    """The workers of the pairs; None where there is not one stream for each of them."""
+    fleet = stage.settings.fleet
+    return None if fleet is not None and fleet.workers > concurrency else stage.crew
 
 
 def saturation_entry(run: RunResult, devices: int, names: Sequence[str], concurrency: int) -> dict[str, Any]:

@@ -95,6 +95,11 @@ class Stage:
     ) -> None:
         self._stack.__exit__(kind, error, trace)
 
+    @property
+    def crew(self) -> Crew | None:
+        """Who carries the load; None: one engine beside us."""
+        return self._crew
+
     # ---- arms
 
     def start(self) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from pdbench import schema
 from pdbench.compare import Outcome, compare
-from pdbench.errors import BackendStartError, UsageError
+from pdbench.errors import BackendStartError, UsageError, WorkersMissingError
 from pdbench.measure.validity import Reason, Validity, of_reasons
 from pdbench.run import RunContext, RunResult
 from pdbench.settings import Budget
@@ -193,6 +193,19 @@ def test_a_death_under_saturation_is_no_death_in_a_pair(monkeypatch: pytest.Monk
     assert arms["b"]["saturation"]["warnings"] == ["the server died under it; it has no throughput"]
     assert "server_died" not in arms["b"]
     assert arms["a"]["saturation"]["concurrency"] == 32
+
+
+def test_workers_that_stay_away_cost_only_the_saturation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def run_plan(arm: Arm, plan: Plan, pair: int, ctx: RunContext) -> RunResult:
+        if len(theatre.played) >= 6:
+            raise WorkersMissingError("1 of 2 workers are there")
+        return Theatre.run_plan(theatre, arm, plan, pair, ctx)
+
+    theatre = Theatre({"a": 60.0, "b": 90.0})
+    monkeypatch.setattr(theatre, "run_plan", run_plan)
+    document = play(monkeypatch, tmp_path, theatre, saturate=True).document
+    assert document["validity"]["status"] == "VALID"
+    assert document["arms"]["a"]["saturation"]["warnings"] == ["the load could not be run"]
 
 
 def test_a_server_that_stays_away_costs_only_its_saturation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

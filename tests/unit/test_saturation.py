@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from pdbench.fleetspec import FleetSpec
 from pdbench.run import RunResult
-from pdbench.saturation import WAVES, closed_plan, concurrency_of, saturation_entry
+from pdbench.saturation import WAVES, _crew, closed_plan, concurrency_of, saturation_entry
 from pdbench.serverside import ServerSide
+from pdbench.settings import Settings
 from pdbench.workload.plan import make_plan
 from tests.unit.measure.helpers import MS, frames, request
 from tests.unit.workload.helpers import workload
@@ -24,6 +27,26 @@ def test_the_plan_is_closed() -> None:
     assert not closed.scheduled_ns.any()
     assert not closed.warmup.any()
     assert np.array_equal(closed.prompt_tokens[:60], plan.prompt_tokens[10:70]), "the measured lengths, in turn"
+
+
+def test_the_closed_plan_shares_what_the_plan_shares() -> None:
+    plan = make_plan(workload(prefix={"tokens": 100}, num_requests=3, warmup=1), seed=1)
+    plan = replace(plan, texts=("warm", "a", "b", "c"))
+    closed = closed_plan(plan, 2)
+    assert closed.texts == ("a", "b", "c", "Round 1. a", "Round 1. b", "Round 1. c", "Round 2. a", "Round 2. b")
+    assert closed.segments[:3] == plan.segments[1:]
+    again = [{name for pieces in closed.segments[at : at + 3] for name, _ in pieces} for at in (0, 3, 6)]
+    assert [len(names) for names in again] == [1, 1, 1]
+    assert len(set.union(*again)) == 3, "a later round must not find the cache filled by an earlier one"
+
+
+@pytest.mark.parametrize(("streams", "carried"), [(2, True), (1, False)])
+def test_the_workers_carry_it_if_each_has_a_stream(streams: int, carried: bool) -> None:
+    crew: Any = object()
+    stage: Any = SimpleNamespace(crew=crew, settings=Settings(fleet=FleetSpec(processes=2)))
+    assert _crew(stage, streams) is (crew if carried else None)
+    stage.settings = Settings()
+    assert _crew(stage, 1) is crew
 
 
 def arm(*workers: dict[str, Any]) -> Any:
