@@ -13,11 +13,16 @@ from pdbench.cli.echo import note
     "--worker-timeout", metavar="TIME", default="5m", show_default=True, envvar="PDBENCH_WORKER_TIMEOUT",
     help="How long to look for the master.",
 )  # fmt: skip
+@click.option(
+    "--api-key-env", "keys", metavar="VARIABLE", multiple=True, envvar="PDBENCH_API_KEY_ENV",
+    help="A variable whose value may be sent as API key (repeatable). A job that names another is refused.",
+)  # fmt: skip
 @click.option("--lifeline", is_flag=True, hidden=True, help="End when stdin closes.")
-def command(master: str, worker_timeout: str, lifeline: bool) -> int:
+def command(master: str, worker_timeout: str, keys: tuple[str, ...], lifeline: bool) -> int:
     """Wait for the master, send its load and measure, for as many runs as it has; end when it quits.
 
     The traffic between master and workers is neither encrypted nor authenticated: keep it on a network you trust.
+    A master may have requests sent anywhere, but no API key that was not named here.
     """
     from pdbench.units import NS_PER_S, parse_duration_ns
 
@@ -25,7 +30,7 @@ def command(master: str, worker_timeout: str, lifeline: bool) -> int:
     wait_s = parse_duration_ns(worker_timeout, where="--worker-timeout") / NS_PER_S
     from pdbench.load.worker import serve
 
-    serve(host, port, wait_s=wait_s, lifeline=lifeline, say=note)
+    serve(host, port, wait_s=wait_s, lifeline=lifeline, keys=keys, say=note)
     return 0
 
 

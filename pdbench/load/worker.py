@@ -8,10 +8,11 @@ master that is silent for some seconds has vanished: engines are stopped, and th
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +57,15 @@ _TICK_S = 0.2
 
 
 class Worker:
-    """``say`` is told what happens, one line each."""
+    """``say`` is told what happens, one line each. ``keys``: the environment variables that jobs may name as their
+    API key, by default none, because a master is not authenticated; None: any, of a master that started us."""
 
-    def __init__(self, runner: Any, say: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self, runner: Any, say: Callable[[str], None] = lambda _: None, keys: Collection[str] | None = ()
+    ) -> None:
         self._runner = runner
         self._say = say
+        self._keys = keys
         self._folder = tempfile.TemporaryDirectory(prefix="pdbench-worker-")
         self._parcel: tuple[str, Parcel] | None = None
         self._play: _Play | None = None
@@ -116,7 +121,8 @@ class Worker:
         self._parcel = None
         if self._play is not None:
             self._play.abandon()
-        self._play = _Play(part.run, data, self._runner, self._send, Path(self._folder.name) / "journal")
+        journal = Path(self._folder.name) / "journal"
+        self._play = _Play(part.run, data, self._runner, self._send, journal, self._keys)
         self._say(f"run {part.run}")
 
     def _send(self, message: Any) -> None:
@@ -155,11 +161,20 @@ class Worker:
 class _Play:
     """One run on this worker."""
 
-    def __init__(self, run: str, data: bytes, runner: Any, send: Callable[[Any], None], journal: Path) -> None:
+    def __init__(
+        self,
+        run: str,
+        data: bytes,
+        runner: Any,
+        send: Callable[[Any], None],
+        journal: Path,
+        keys: Collection[str] | None,
+    ) -> None:
         self.run = run
         self._runner = runner
         self._send = send
         self._journal = journal
+        self._keys = keys
         self._tail = JournalTail(journal)
         self._drive: Drive | None = None
         self._halted = False
@@ -184,15 +199,23 @@ class _Play:
         self._greenlet.kill(block=True)  # its last act is to end the engine's process
 
     def _guarded(self, data: bytes) -> None:
+        """Whatever happens, the master is told: before there is an engine that the job is refused, later that it
+        failed, with what there is of the journal."""
         try:
             self._do(data)
         except UsageError as error:
             self._send(EngineRefused(self.run, error.message, error.where, error.remedy))
-        except (msgspec.MsgspecError, ValueError, OSError) as error:
-            self._send(EngineRefused(self.run, f"the job cannot be run here: {error}", "", ""))
+        except Exception as error:
+            if self._drive is None:
+                self._send(EngineRefused(self.run, f"the job cannot be run here: {error}", "", ""))
+                return
+            with contextlib.suppress(OSError):
+                self._ship_rest()
+            self._send(RunDone(self.run, None, f"{type(error).__name__}: {error}", self._drive.stderr))
 
     def _do(self, data: bytes) -> None:
         job = replace(msgspec.json.decode(data, type=Job), journal=str(self._journal))
+        check_key(job, self._keys)
         self._journal.unlink(missing_ok=True)
         self._runner.stats.clear_all()
         drive = self._drive = Drive(job)
@@ -224,6 +247,18 @@ class _Play:
             gevent.sleep(0.005)
 
 
+def check_key(job: Job, keys: Collection[str] | None) -> None:
+    """Raises ``UsageError`` where the job names a variable that is none of ``keys`` (None: any is well). Whoever poses
+    as a master could have any variable of ours sent to any URL."""
+    variable = job.api_key_env
+    if variable is not None and keys is not None and variable not in keys:
+        raise UsageError(
+            f"the job wants the API key in {variable}, and this worker was not told that it may use that",
+            where="--api-key-env",
+            remedy=f"start it with pdbench worker --api-key-env {variable}",
+        )
+
+
 def end_with_stdin() -> None:
     """Interrupt this greenlet when standard input closes: whoever started the process is gone."""
     main = gevent.getcurrent()
@@ -238,10 +273,16 @@ def end_with_stdin() -> None:
     gevent.spawn(watch)
 
 
-def serve(host: str, port: int, *, wait_s: float, lifeline: bool, say: Callable[[str], None]) -> None:
-    """Connect to the master and serve it until it quits. Raises ``UsageError`` when there is none in ``wait_s``."""
+def serve(
+    host: str, port: int, *, wait_s: float, lifeline: bool, keys: Collection[str], say: Callable[[str], None]
+) -> None:
+    """Connect to the master and serve it until it quits. Raises ``UsageError`` when there is none in ``wait_s``.
+
+    ``keys``: see ``Worker``. With ``lifeline`` the master is the process that started this one, with the same
+    environment, and may name any.
+    """
     if lifeline:
         end_with_stdin()
     _, runner = shape.worker(host, port, max(1, round(wait_s / 5)))
     say(f"connected to {host}:{port}")
-    Worker(runner, say).serve()
+    Worker(runner, say, None if lifeline else keys).serve()
