@@ -41,6 +41,9 @@ _LOCUSTS_OWN = frozenset(
     {"base_url", "expect_workers", "processes", "bind", "port", "as_json", "quiet", "no_color", "print_config"}
 )
 _WORKERS_WAIT_S = 60.0
+_keys: set[str] = set()
+"""Variables that this command line named as an API key. The namespace of Locust's options would not do: a master
+changes a worker's."""
 _STOP_LIMIT_S = 90.0
 
 
@@ -65,14 +68,21 @@ def add_options(parser: Any, **_: Any) -> None:
         if param.multiple if isinstance(param, click.Option) else False:
             about += " Several: separated by ;"
         flag = isinstance(param, click.Option) and param.is_flag
-        settings: dict[str, Any] = {"action": "store_true"} if flag else {"type": str, "default": None}
+        kind = own_key if param.name == "api_key_env" else str
+        settings: dict[str, Any] = {"action": "store_true"} if flag else {"type": kind, "default": None}
         parser.add_argument(
             *flags, dest=PREFIX + str(param.name), env_var=variable, help=about.replace("%", "%%"), **settings
         )
 
 
-def arguments(options: Any) -> list[str]:
-    """The arguments of ``pdbench run`` that Locust's options stand for."""
+def own_key(variable: str) -> str:
+    """The type of ``--pdbench-api-key-env``: what was typed is noted."""
+    _keys.add(variable)
+    return variable
+
+
+def arguments(options: Any, run_time: float | None) -> list[str]:
+    """The arguments of ``pdbench run`` that Locust's options and its run time (s) stand for."""
     found: list[str] = []
     named = vars(options)
     if named.get("host") and not named.get(f"{PREFIX}backend"):
@@ -87,8 +97,8 @@ def arguments(options: Any) -> list[str]:
             long = next(name for name in param.opts if name.startswith("--"))
             values = str(value).split(";") if param.multiple else [str(value)]
             found += [long] if param.is_flag else [word for one in values for word in (long, one.strip())]
-    if named.get("run_time") and not named.get(f"{PREFIX}duration"):
-        found += ["--duration", f"{named['run_time']}s"]
+    if run_time and not named.get(f"{PREFIX}duration"):
+        found += ["--duration", f"{run_time}s"]
     return found
 
 
@@ -118,7 +128,7 @@ class Conductor:
         self._stop = StopFlag(signals=False)
         self._greenlet: gevent.Greenlet | None = None
         options = environment.parsed_options
-        self._run_time = options.run_time
+        self._given = self._run_time = options.run_time
         options.run_time = None  # our plan knows its end; Locust's would cut off warm-up and drain
         environment.events.test_start.add_listener(self.start)
         environment.events.test_stopping.add_listener(self.finish)
@@ -127,7 +137,16 @@ class Conductor:
     def start(self, **_: Any) -> None:
         if self._greenlet is None or self._greenlet.dead:
             self._stop = StopFlag(signals=False)
+            self._take_run_time()
             self._greenlet = gevent.spawn(self._play)
+
+    def _take_run_time(self) -> None:
+        """What was typed into the web form for this test, else what the command line said. Locust's form has armed a
+        timer by now that would cut the run off; when to end is the plan's to say."""
+        options, ui = self._environment.parsed_options, self._environment.web_ui
+        self._run_time, options.run_time = options.run_time or self._given, None
+        if ui is not None:
+            ui._cancel_run_time_timer()
 
     def finish(self, **_: Any) -> None:
         """Locust stops: let the run end, and be stored, before Locust takes the workers away."""
@@ -160,9 +179,7 @@ class Conductor:
 
     def _compare(self) -> int:
         options = self._environment.parsed_options
-        options.run_time, given = self._run_time, options.run_time
-        context = run_command.make_context("locust", arguments(options))
-        options.run_time = given
+        context = run_command.make_context("locust", arguments(options, self._run_time))
         arm, workload, settings = asked_of(context.params)
         from pdbench.cli.compare import show
         from pdbench.compare import compare
@@ -180,7 +197,7 @@ class Bench:
 
     def __init__(self, environment: Any) -> None:
         self._environment = environment
-        self._worker = Worker(environment.runner, note)
+        self._worker = Worker(environment.runner, note, _keys)
         self._greenlet = gevent.spawn(self._serve)
         environment.events.quitting.add_listener(lambda **_: self._worker.close())
 
