@@ -76,7 +76,13 @@ def stall_targets(found: Judged) -> list[Target]:
         Target("stalls: worst gap P50 off", 1000, found.off_us("worst_gap", 50), "us"),
         Target("stalls: worst gap P99 off", 1000, found.off_us("worst_gap", 99), "us"),
         Target(f"stalls: miscounted, of {true}", 0, abs(seen - true), "stalls"),
+        Target("stalls: streams seen otherwise than written", 0, len(found.missing), "streams"),
     ]
+
+
+def failed_target(scenario: str, rate: float, run: ClientRun) -> Target:
+    """A request that failed is in no percentile: it must not pass unseen."""
+    return Target(f"{scenario} at {rate:g} req/s, {run.name}: requests that failed", 0, run.failed, "requests")
 
 
 def pair_targets(run: ClientRun, found: Judged, log_tokens: dict[str, list[int]]) -> list[Target]:
@@ -125,16 +131,19 @@ def main() -> int:
             for client in CLIENTS:
                 run, found[client] = measure(truth, client, "truth", rate, options, directory)
                 rows.append(row_of("truth", rate, run, found[client]))
+                targets.append(failed_target("truth", rate, run))
             targets += constant_targets(rate, found["kernel"], found["user"])
         rate = options.rates[0]
         run, judged = measure(truth, "kernel", "stalls", rate, options, directory)
         rows.append(row_of("stalls", rate, run, judged))
-        targets += stall_targets(judged)
+        targets += [*stall_targets(judged), failed_target("stalls", rate, run)]
         run, judged = measure(truth, "kernel", "two", rate, options, directory)
         rows.append(row_of("two", rate, run, judged))
+        targets.append(failed_target("two", rate, run))
         targets += pair_targets(run, judged, {name: one.tokens.tolist() for name, one in truth.log().items()})
         run, judged = measure(truth, "kernel", "aligned", rate, options, directory)
         rows.append(row_of("aligned", rate, run, judged))
+        targets.append(failed_target("aligned", rate, run))
     show(rows)
     return tell("accuracy", options, targets, rows)
 

@@ -113,14 +113,17 @@ def attempt(
         "status": run.status,
         "reasons": run.reasons,
         "p90_off_us": off,
-        "wrong": run.valid and is_wrong(judged),
+        "wrong": run.valid and is_wrong(judged, options.requests),
         "stderr": "" if run.document else run.stderr[-2000:],
     }
 
 
-def is_wrong(judged: Judged | None) -> bool:
-    """Whether a report says another P90 than the log: such a run must not be VALID."""
-    return judged is None or bool(judged.missing) or any(judged.off_us(name, 90) > RIGHT_US for name in METRICS)
+def is_wrong(judged: Judged | None, requests: int) -> bool:
+    """Whether a report says another P90 than the log, or a request that this server surely answers is not in it: such a
+    run must not be VALID."""
+    if judged is None or judged.missing or len(judged.dispatch_lag) < requests:
+        return True
+    return not all(judged.off_us(name, 90) <= RIGHT_US for name in METRICS)  # NaN is not right
 
 
 def of_the_client(reasons: list[str]) -> bool:

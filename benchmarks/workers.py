@@ -15,6 +15,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,13 @@ def off_plan(found: CliRun) -> int:
     return len(set(wanted) ^ set(had)) + abs(len(had) - len(set(had)))
 
 
+def names_the_lost(reasons: Sequence[str], workers: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether one reason names every worker that was lost, and one was."""
+    lost = [str(worker["name"]) for worker in workers if worker.get("lost")]
+    said = [reason.partition("lost during the run: ")[2] for reason in reasons]
+    return bool(lost) and any(all(name in names for name in lost) for names in said)
+
+
 def main() -> int:
     parser = arguments(__doc__)
     parser.add_argument("--rate", type=float, default=100.0)
@@ -82,7 +90,7 @@ def main() -> int:
         )
         rows += [{"metric": n, "one": a, "two": b, "percent": round(d, 3)} for n, a, b, d in compared]
         on_disk = len(lost.requests()) if lost.directory else 0
-        named = any("worker" in reason for reason in lost.reasons)
+        named = names_the_lost(lost.reasons, lost.arm.get("workers", []))
         rows.append({"killed": lost.status, "reasons": lost.reasons, "on_disk": on_disk, "stderr": lost.stderr[-2000:]})
         print("\nafter a worker was killed:", lost.status, *lost.reasons, sep="\n  ")
         targets = [
