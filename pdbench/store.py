@@ -42,7 +42,7 @@ def _table(required: str, nullable: str = "", **others: pa.DataType) -> pa.Schem
 SCHEMAS: dict[str, pa.Schema] = {
     "requests": _table(
         "index scheduled_ns planned_prompt_tokens planned_output_tokens reads max_events_per_read merged_events "
-        "write_ns",
+        "worst_gap_lag_ns write_ns",
         "sent_ns end_ns http_status prompt_tokens output_tokens",
         status=pa.string(),
         error=pa.string(),

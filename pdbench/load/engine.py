@@ -62,7 +62,7 @@ class Engine:
         where = job.endpoint
         bodies = BodyMaker(job, api_key(job.api_key_env))
         self._journal = Journal(Path(job.journal))
-        self._recorder = Recorder(job, bodies, self._journal)
+        self._recorder = Recorder(job, bodies, self._journal, self._away_ns)
         # Waiting out the last moment before a send delays reads: harmless only if the kernel stamps them.
         lead_ns = LEAD_NS if self._clock is not None else 0
         self._sender = Sender(loop, job, bodies, self._recorder.take, self._all_ended, lead_ns)
@@ -119,6 +119,9 @@ class Engine:
 
     def _activity(self) -> int:
         return self._pool.count.reads + self._sender.offered
+
+    def _away_ns(self, read_ns: int) -> int:
+        return self._probe.away_ns(read_ns) if self._probe is not None else 0
 
     def stop(self) -> None:
         """End now; harmless when the run is over."""

@@ -43,6 +43,7 @@ class Exchange:
         "reader",
         "retry_after",
         "size",
+        "stamps_ns",
         "status",
         "user_lag_ns",
     )
@@ -62,6 +63,7 @@ class Exchange:
         self.reader = AnswerReader()
         self.excerpt = b""  # the beginning of an answer that is no event stream
         self.retry_after = ""
+        self.stamps_ns = array("q")  # of each read, with its lag; on the kernel's clock
         self.user_lag_ns = array("q")
         self.data_reads = 0
 
@@ -134,6 +136,7 @@ class HttpConnection:
         self._stamp_ns = exchange.last_ns = stamp_ns
         exchange.data_reads += 1
         if self._kernel_stamps:
+            exchange.stamps_ns.append(stamp_ns)
             exchange.user_lag_ns.append(read_ns - stamp_ns)
         size = exchange.size
         try:

@@ -18,6 +18,7 @@ import contextlib
 import os
 import resource
 import sys
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic_ns, process_time_ns
@@ -27,6 +28,8 @@ from pdbench.load.timer import make_alarm
 
 PERIOD_NS = 10_000_000
 WINDOW_NS = 100_000_000
+_AWAY_NS = 1_000_000  # an alarm later than this is remembered; a wake-up alone takes less
+_REMEMBERED = 10_000
 _AROUND_NS = 100_000_000  # an alarm counts from this long after a read or a send, and right before one
 _PER_MILLE = 1000  # shares are counted in thousandths
 
@@ -52,6 +55,7 @@ class SelfProbe:
         self._machine = _Since(stolen_jiffies, all_jiffies)
         self.cpu_wait_share: float | None = None
         self.steal_share: float | None = None
+        self._aways: deque[tuple[int, int]] = deque(maxlen=_REMEMBERED)  # an alarm's instant, and when it was served
         self._closed = False
         self._alarm = make_alarm(loop, self._ring)
         self._alarm.set(self._at_ns)
@@ -59,6 +63,8 @@ class SelfProbe:
     def _ring(self) -> None:
         now = monotonic_ns()
         self._lags.look(now)
+        if now - self._at_ns > _AWAY_NS:
+            self._aways.append((self._at_ns, now))
         while self._at_ns <= now:
             self._lags.add(now - self._at_ns)
             self._at_ns += PERIOD_NS
@@ -70,6 +76,16 @@ class SelfProbe:
         cpu_ns = self._cpu_ns()
         self.cpu_share.add(_PER_MILLE * (cpu_ns - self._window_cpu_ns) // (now - self._window_ns))
         self._window_ns, self._window_cpu_ns = now, cpu_ns
+
+    def away_ns(self, read_ns: int) -> int:
+        """How long the client had not been there when it read at this instant, as far as an alarm fell into that time;
+        0 where none was late."""
+        for at_ns, back_ns in reversed(self._aways):
+            if back_ns + PERIOD_NS < read_ns:
+                break
+            if at_ns <= read_ns:
+                return back_ns - at_ns
+        return 0
 
     def close(self) -> None:
         """Take the last figures; harmless when closed."""

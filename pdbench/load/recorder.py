@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from pdbench.load.body import BodyMaker
@@ -39,10 +40,32 @@ def outcome(flight: Flight, wanted: int | None) -> tuple[Status, str]:
     return exchange.reader.verdict(exchange.clean, exchange.lost, wanted)
 
 
-class Recorder:
-    """``take`` an ended flight. Keeps counts of the run and the latencies since the last ``interval``."""
+def worst_gap_lag_ns(
+    chunk_ns: Sequence[int], stamps_ns: Sequence[int], lags_ns: Sequence[int], away_ns: Callable[[int], int]
+) -> int:
+    """How late the client was to read what ended a request's longest gap, if one stamp stood for several chunks there;
+    else 0. ``stamps_ns``, ``lags_ns``: of each read. That gap may be too long by as much: the first of those chunks may
+    have come before the stamp, while the client was away. The read's own lag counts from the last of them, so where
+    chunks follow each other quickly it says nothing; ``away_ns`` (of a read's instant) is what the alarms say.
+    """
+    gaps = [b - a for a, b in pairwise(chunk_ns)]
+    if len(gaps) < 2 or not stamps_ns:
+        return 0
+    at = max(range(len(gaps)), key=gaps.__getitem__) + 1
+    if at + 1 == len(chunk_ns) or chunk_ns[at + 1] != chunk_ns[at]:
+        return 0
+    lag_ns = lags_ns[stamps_ns.index(chunk_ns[at])]
+    return max(lag_ns, away_ns(chunk_ns[at] + lag_ns))
 
-    def __init__(self, job: Job, bodies: BodyMaker, journal: Journal) -> None:
+
+class Recorder:
+    """``take`` an ended flight. Keeps counts of the run and the latencies since the last ``interval``. ``away_ns``:
+    ``SelfProbe``'s."""
+
+    def __init__(
+        self, job: Job, bodies: BodyMaker, journal: Journal, away_ns: Callable[[int], int] = lambda _: 0
+    ) -> None:
+        self._away_ns = away_ns
         self._job = job
         self._bodies = bodies
         self._journal = journal
@@ -98,10 +121,14 @@ class Recorder:
             reads=exchange.data_reads,
             max_events_per_read=reader.max_events_per_read,
             merged_events=reader.merged_events,
+            worst_gap_lag_ns=self._worst_gap_lag_ns(exchange) if reader.merged_events else 0,
             write_ns=flight.write_ns,
             note=reader.note(job.output_tokens[at]),
             request_id=self._bodies.request_id(at),
         )
+
+    def _worst_gap_lag_ns(self, exchange: Exchange) -> int:
+        return worst_gap_lag_ns(exchange.reader.chunk_ns, exchange.stamps_ns, exchange.user_lag_ns, self._away_ns)
 
     def _live(self, record: RequestRecord) -> None:
         stamps = record.chunk_ns

@@ -23,13 +23,15 @@ class Spread(msgspec.Struct, frozen=True):
 class Audit(msgspec.Struct, frozen=True, kw_only=True):
     """The client in one run. ``None``: not measured on this system or clock.
 
-    ``loop_lag_ms``: how late an alarm every 10 ms was served; what happens at any instant is served as late.
+    ``loop_lag_ms``: how late an alarm every 10 ms was served; what happens at any instant is served as late. Only
+    alarms around a read or a send count.
     ``kernel_lag_ms``: userspace minus kernel stamp of each read. ``wake_lag_ms`` (user clock): how long after the
     first read of a wake-up of the event loop the others of the same wake-up were stamped. ``cpu_share``: processor
     time over wall time in windows of 100 ms. ``cpu_wait_share``: of the time in which the client wanted the
     processor, the part it had to wait for it. ``merged_share``: token-bearing events that shared a read with
-    another one. ``unstamped_share``: reads that came without the kernel's stamp, on its clock. ``clock_drift_us``: how far the offset from the kernel's clock moved. ``steal_share``: what the
-    hypervisor took from the machine. ``load``: runnable tasks of the machine, over a minute.
+    another one. ``unstamped_share``: reads that came without the kernel's stamp, on its clock. ``clock_drift_us``:
+    how far the offset from the kernel's clock moved. ``steal_share``: what the hypervisor took from the machine.
+    ``load``: runnable tasks of the machine, over a minute.
     """
 
     loop_lag_ms: Spread | None = None

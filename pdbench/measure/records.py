@@ -28,7 +28,8 @@ class RequestRecord(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     if it never was. ``chunk_ns[i]``, ``chunk_tokens[i]``: receive time and token count of token-bearing
     chunk ``i``. ``user_lag_ns``: userspace minus kernel stamp, one a read; empty on the user clock.
     ``max_events_per_read`` above 1 says that one stamp stood for several events; ``merged_events`` counts those
-    that shared their read with another. ``write_ns``: how long handing the first byte to the socket took, by which
+    that shared their read with another; ``worst_gap_lag_ns``: how late the read was that ended the longest gap, where
+    it was such a read, else 0. ``write_ns``: how long handing the first byte to the socket took, by which
     ``sent_ns`` may be early. ``note``: what the server said that was not believed; the request is judged all the
     same.
     """
@@ -52,6 +53,7 @@ class RequestRecord(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     reads: int = 0
     max_events_per_read: int = 0
     merged_events: int = 0
+    worst_gap_lag_ns: int = 0
     write_ns: int = 0
     note: str = ""
     request_id: str = ""
@@ -65,6 +67,7 @@ _INT_COLUMNS = (
     "reads",
     "max_events_per_read",
     "merged_events",
+    "worst_gap_lag_ns",
     "write_ns",
 )
 _NULLABLE_COLUMNS = ("sent_ns", "end_ns", "http_status", "prompt_tokens", "output_tokens")

@@ -111,6 +111,34 @@ def test_merged_reads_are_trusted_only_as_far_as_the_client_was_quick() -> None:
     assert not judged(*quick, audit=audit(loop=2.1)).valid  # the stamp hides it, the alarms do not
 
 
+def test_the_merged_share_of_the_worst_run_counts() -> None:
+    """Pooled over ten runs 5 % of merged events are half a percent."""
+    slow = Spread(0.1, 2.1, 9.0)
+    assert judged(*fine(), audit=audit(merged_share=0.009, kernel_lag_ms=slow)).valid
+    found = judged(*fine(), audit=audit(merged_share=0.05, kernel_lag_ms=slow))
+    assert "receive error P99 2.10 ms" in only_reason(found)
+    assert judged(*fine(), audit=audit(merged_share=0.05, kernel_lag_ms=Spread(0.1, 1.3, 9.0))).valid
+
+
+@pytest.mark.parametrize(
+    ("late", "lag_ms", "slo", "valid"),
+    [
+        (5, 30.0, "worst_gap p90 <= 40ms", True),
+        (6, 30.0, "worst_gap p90 <= 40ms", False),
+        (6, 30.0, "tpot p90 <= 40ms", True),  # one gap in a request moves its mean little, and no percentile of gaps
+        (100, 1.9, "worst_gap p90 <= 40ms", True),  # a server that writes several events at once, to a quick client
+    ],
+)
+def test_worst_gaps_that_end_at_merged_reads(late: int, lag_ms: float, slo: str, valid: bool) -> None:
+    """Less than 1 % of the events: no percentile of gaps shows them, the worst gap of each request does."""
+    merged = [request(i, 100, [10] * 300, merged_events=2, worst_gap_lag_ns=round(lag_ms * MS)) for i in range(late)]
+    good = [request(100 + i, 100, [10] * 300) for i in range(100 - late)]
+    found = judged(*merged, *good, slo=[slo])
+    assert found.valid == valid
+    if not valid:
+        assert "receive error P99 30.0 ms" in only_reason(found)
+
+
 def audit(loop: float = 0.1, busy: float = 0.2, wait: float | None = 0.1, **changes: Any) -> Audit:
     return Audit(
         loop_lag_ms=Spread(loop, loop, loop), cpu_share=Spread(busy, busy, busy), cpu_wait_share=wait, **changes
