@@ -47,7 +47,7 @@ def offered(streams: int, wire: object | None, end: Callable[[Exchange], None]) 
     async def scene() -> int:
         loop = asyncio.get_running_loop()
         asked = job(20, concurrency=[(0, streams)], scheduled_ns=[0] * 20)
-        sender = Sender(loop, asked, BodyMaker(asked, None), flights.append, lambda: None)
+        sender = Sender(loop, asked, BodyMaker(asked, ""), flights.append, lambda: None)
         pool: Any = SimpleNamespace(take=take, open_for=lambda _: None, keep_spare=lambda _: None)
         sender.pool = pool
         sender.start(monotonic_ns())

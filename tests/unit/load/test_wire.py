@@ -49,7 +49,7 @@ def test_stamps_may_come_with_a_delay_or_never(monkeypatch: pytest.MonkeyPatch, 
     asked = iter(answers)
 
     def loopback(clock: ClockOffset, times: int) -> list[int]:
-        answer = next(asked, [])
+        answer: Any = next(asked, [])
         if isinstance(answer, OSError):
             raise answer
         return list(answer)
@@ -92,7 +92,7 @@ def test_a_connection_that_dies_during_set_up_is_a_failed_one(dies: bool) -> Non
 
     async def scene() -> Pool:
         pool = Pool(loop, job(1).endpoint, [("a", 1)], pacer, None)  # type: ignore[list-item]
-        pool.requester = SimpleNamespace(  # type: ignore[assignment]
+        pool.requester = SimpleNamespace(
             connection_ready=lambda: None, connection_failed=failures.append
         )
         pool._connected(sock, ("a", 1))  # type: ignore[arg-type]
