@@ -92,9 +92,7 @@ def test_a_connection_that_dies_during_set_up_is_a_failed_one(dies: bool) -> Non
 
     async def scene() -> Pool:
         pool = Pool(loop, job(1).endpoint, [("a", 1)], pacer, None)  # type: ignore[list-item]
-        pool.requester = SimpleNamespace(
-            connection_ready=lambda: None, connection_failed=failures.append
-        )
+        pool.requester = SimpleNamespace(connection_ready=lambda: None, connection_failed=failures.append)
         pool._connected(sock, ("a", 1))  # type: ignore[arg-type]
         await asyncio.gather(*pool._handshakes)
         return pool
