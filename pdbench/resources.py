@@ -63,6 +63,12 @@ def subprocess_env(source: Path | None = None) -> dict[str, str]:
     return env
 
 
+def own_env() -> dict[str, str]:
+    """The environment for a Python of ours that must run this very pdbench, wherever another one is installed."""
+    old = os.environ.get("PYTHONPATH")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(_PACKAGE.parent), old] if old else [str(_PACKAGE.parent)])}
+
+
 def _installed() -> bool:
     from importlib.metadata import PackageNotFoundError, version
 

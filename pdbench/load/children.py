@@ -7,33 +7,30 @@ engine with it.
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 from typing import IO
 
-import pdbench
+from pdbench import resources
+from pdbench.fleetspec import LOOPBACK
+from pdbench.load.process import last_lines
 
 _GRACE_S = 5.0
-_LAST_BYTES = 1 << 14
 
 
 class Child:
     """One local worker."""
 
     def __init__(self, port: int) -> None:
-        root = str(Path(pdbench.__file__).resolve().parent.parent)
-        path = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH", "")) if p)
         self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "pdbench", "worker", "--master", f"127.0.0.1:{port}", "--lifeline"],
+            [sys.executable, "-m", "pdbench", "worker", "--master", f"{LOOPBACK}:{port}", "--lifeline"],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=self._said,
-            env={**os.environ, "PYTHONPATH": path},
+            env=resources.own_env(),
             start_new_session=True,
         )
 
@@ -51,9 +48,7 @@ class Child:
         return f"the process was {how}" if status < 0 else f"the process {how}"
 
     def last_lines(self, count: int = 20) -> list[str]:
-        size = os.fstat(self._said.fileno()).st_size
-        data = os.pread(self._said.fileno(), _LAST_BYTES, max(0, size - _LAST_BYTES))
-        return data.decode("utf-8", "replace").splitlines()[-count:]
+        return last_lines(self._said, count)
 
     def begin_stop(self) -> None:
         if self._process.stdin is not None:

@@ -13,11 +13,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
+from typing import IO
 
 import msgspec
 
-import pdbench
+from pdbench import resources
 from pdbench.load.delta import FromEngine, ToEngine
 from pdbench.load.job import Job
 
@@ -29,15 +29,13 @@ class EngineProcess:
     """``python -m pdbench.load.engine`` with the job already on its way."""
 
     def __init__(self, job: Job) -> None:
-        root = str(Path(pdbench.__file__).resolve().parent.parent)
-        path = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH", "")) if p)
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
+        self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self._process = subprocess.Popen(
             [sys.executable, "-m", "pdbench.load.engine"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
-            env={**os.environ, "PYTHONPATH": path},
+            env=resources.own_env(),
             start_new_session=True,
         )
         assert self._process.stdin is not None
@@ -108,9 +106,14 @@ class EngineProcess:
 
     def last_lines(self, count: int = 20) -> list[str]:
         """The end of what it wrote to stderr."""
-        size = self._stderr.seek(0, os.SEEK_END)
-        self._stderr.seek(max(0, size - _STDERR_BYTES))
-        return self._stderr.read().decode("utf-8", "replace").splitlines()[-count:]
+        return last_lines(self._stderr, count)
 
     def close(self) -> None:
         self._stderr.close()
+
+
+def last_lines(said: IO[bytes], count: int = 20) -> list[str]:
+    """The end of what a process has written to a file so far. Its place in the file, which we share, stays its own."""
+    size = os.fstat(said.fileno()).st_size
+    data = os.pread(said.fileno(), _STDERR_BYTES, max(0, size - _STDERR_BYTES))
+    return data.decode("utf-8", "replace").splitlines()[-count:]

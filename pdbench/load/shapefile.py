@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import pdbench
+from pdbench import resources
 from pdbench.errors import UsageError
 from pdbench.workload.shapes import Means, Shape, Tick
 
@@ -43,8 +42,6 @@ def _split(text: str) -> tuple[Path, str]:
 
 
 def _ask(path: Path, name: str, limit_s: float) -> dict[str, Any]:
-    root = str(Path(pdbench.__file__).resolve().parent.parent)
-    paths = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH", "")) if p)
     try:
         done = subprocess.run(
             [sys.executable, "-m", "pdbench.load.tick", str(path), name, str(limit_s)],
@@ -53,7 +50,7 @@ def _ask(path: Path, name: str, limit_s: float) -> dict[str, Any]:
             timeout=_LIMIT_S,
             check=False,
             stdin=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": paths},
+            env=resources.own_env(),
         )
     except subprocess.TimeoutExpired:
         what = f"the shape did not answer within {_LIMIT_S:g} s"
