@@ -218,19 +218,22 @@ class AnswerReader:
 
     def note(self, asked: int | None = None) -> str:
         """What is wrong with the server's ``usage``; ``""`` when nothing is known to be. ``asked``: max_tokens."""
+        return self._impossible(asked) or self._odd
+
+    def _impossible(self, asked: int | None) -> str:
+        """Why its total cannot be true; ``""`` when it can."""
         total, chunks = self.completion_tokens, len(self.chunk_ns)
         if total is not None and asked is not None and total > asked:
             return f"usage says {total} tokens, at most {asked} were asked for"
         if total is not None and total < chunks:
             return f"usage says {total} tokens, {chunks} chunks bore one"
-        return self._odd
+        return ""
 
     def counted(self, asked: int | None = None) -> Counted:
-        """Tokens per chunk. A usage that ``note`` objects to is not believed: each chunk counts as one token."""
-        total = self.completion_tokens
-        if total is not None and (total < len(self.chunk_ns) or (asked is not None and total > asked)):
+        """Tokens per chunk. A total that cannot be true is not believed: each chunk counts as one token."""
+        if self._impossible(asked):
             return Counted([1] * len(self.chunk_ns), "chunks")
-        return count_tokens(self._cumulative, total)
+        return count_tokens(self._cumulative, self.completion_tokens)
 
     def verdict(self, ended: bool, lost: str, wanted: int | None = None) -> tuple[Status, str]:
         """``ok`` or ``error`` with its text, for a 200 event stream.
