@@ -87,9 +87,7 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     client_lag: LagSummary
     loop_lag: LagSummary = LagSummary()
     wake_lag: LagSummary = LagSummary()
-    cpu_share_p50: float | None = None
-    cpu_share_p99: float | None = None
-    cpu_share_max: float | None = None
+    cpu_share: Spread | None = None
     cpu_wait_share: float | None = None
     events_per_read: float | None = None
     merged_share: float = 0.0
@@ -111,13 +109,11 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
 
     def audit(self) -> Audit:
         """What the run is judged by."""
-        p50, p99, most = self.cpu_share_p50, self.cpu_share_p99, self.cpu_share_max
-        cpu = None if p50 is None or p99 is None or most is None else Spread(p50, p99, most)
         return Audit(
             loop_lag_ms=_spread(self.loop_lag),
             kernel_lag_ms=_spread(self.client_lag) if self.clock == "kernel" else None,
             wake_lag_ms=_spread(self.wake_lag),
-            cpu_share=cpu,
+            cpu_share=self.cpu_share,
             cpu_wait_share=self.cpu_wait_share,
             events_per_read=self.events_per_read,
             max_events_per_read=self.max_events_per_read,

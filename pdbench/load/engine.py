@@ -174,7 +174,6 @@ class Engine:
 
     def _final(self) -> delta.Final:
         probe, recorder = self._probe, self._recorder
-        p50, p99, most = (probe.cpu_shares() if probe is not None else None) or (None, None, None)
         facts = delta.EngineFacts(
             clock=self.clock,
             timer=self._sender.timer,
@@ -182,9 +181,7 @@ class Engine:
             client_lag=self._client_lag(),
             loop_lag=probe.loop_lag.summary() if probe is not None else LagSummary(),
             wake_lag=self._pool.wake.lag.summary(),
-            cpu_share_p50=p50,
-            cpu_share_p99=p99,
-            cpu_share_max=most,
+            cpu_share=probe.cpu_shares() if probe is not None else None,
             cpu_wait_share=probe.cpu_wait_share if probe is not None else None,
             events_per_read=recorder.events / recorder.reads if recorder.reads else None,
             merged_share=recorder.merged_events / recorder.events if recorder.events else 0.0,

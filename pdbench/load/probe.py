@@ -25,6 +25,7 @@ from time import monotonic_ns, process_time_ns
 
 from pdbench.load.lag import LagLog
 from pdbench.load.timer import make_alarm
+from pdbench.measure.audit import Spread
 
 PERIOD_NS = 10_000_000
 WINDOW_NS = 100_000_000
@@ -101,13 +102,12 @@ class SelfProbe:
         if stolen is not None and total:
             self.steal_share = stolen / total
 
-    def cpu_shares(self) -> tuple[float, float, float] | None:
-        """P50, P99 and maximum over the windows; None before the first is full."""
+    def cpu_shares(self) -> Spread | None:
+        """Over the windows; None before the first is full."""
         found = self.cpu_share.summary()
         if found.p50_ms is None or found.p99_ms is None or found.max_ms is None:
             return None
-        p50, p99, most = (value * 1e6 / _PER_MILLE for value in (found.p50_ms, found.p99_ms, found.max_ms))
-        return p50, p99, most
+        return Spread(*(value * 1e6 / _PER_MILLE for value in (found.p50_ms, found.p99_ms, found.max_ms)))
 
 
 class _ActiveLags:
