@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from pdbench.load.delta import Delta, Done, EngineFacts
+from pdbench.load.delta import Clock, Delta, Done, EngineFacts
 from pdbench.load.histogram import LiveHistogram
 from pdbench.load.lag import LagSummary
 
@@ -79,21 +79,26 @@ def merge_facts(all_facts: Sequence[EngineFacts]) -> EngineFacts | None:
     return EngineFacts(**{name: _merged(name, [getattr(facts, name) for facts in all_facts]) for name in names})
 
 
-def _merged(name: str, values: Sequence[Any]) -> Any:
+def coarser_clock(clocks: Sequence[Clock | None]) -> Clock | None:
+    """One engine on the user clock makes all stamps as good as its own; None where no engine came to say."""
+    known = {clock for clock in clocks if clock is not None}
+    return None if not known else "user" if "user" in known else "kernel"
+
+
+def _merged(name: str, all_values: Sequence[Any]) -> Any:
+    values = [value for value in all_values if value is not None]
+    if not values:
+        return None
     first = values[0]
     if isinstance(first, LagSummary):
         return worst_lag(values)
     if name == "clock":
-        return "kernel" if all(value == "kernel" for value in values) else "user"
+        return coarser_clock(values)
     if isinstance(first, str):
         return ", ".join(dict.fromkeys(values))
-    if isinstance(first, bool):
-        return all(values)
     if name in _FACT_SUMS:
         return sum(values)
-    if isinstance(first, int | float) or first is None:
-        return max((value for value in values if value is not None), key=abs, default=None)
-    if isinstance(first, msgspec.Struct):
-        names = [f.name for f in msgspec.structs.fields(first)]
-        return type(first)(**{name: _merged(name, [getattr(value, name) for value in values]) for name in names})
-    return first
+    if isinstance(first, int | float):
+        return max(values, key=abs)
+    names = [f.name for f in msgspec.structs.fields(first)]
+    return type(first)(**{name: _merged(name, [getattr(value, name) for value in values]) for name in names})

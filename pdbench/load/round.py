@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Literal
 
 import gevent
 import msgspec
@@ -23,7 +22,7 @@ from pdbench.load.drive import READY_LIMIT_S, STOP_LIMIT_S, limit_s
 from pdbench.load.job import Job
 from pdbench.load.journal import read_journal
 from pdbench.load.lag import LagSummary
-from pdbench.load.merging import DeltaMerger, merge_facts, worst_lag
+from pdbench.load.merging import DeltaMerger, coarser_clock, merge_facts, worst_lag
 from pdbench.load.messages import (
     Ack,
     Counts,
@@ -294,7 +293,7 @@ class Round:
             t0_ns=self._t0_ns,
             dispatch_lag=worst_lag([post.lags[0] for post in worked]),
             client_lag=worst_lag([post.lags[1] for post in worked]),
-            clock=_clock_of(worked),
+            clock=coarser_clock([post.clock for post in worked]),
             facts=merge_facts([final.facts for final in finals]) if not lost else None,
             locust=shape.view(self._muster.runner.environment),
             stderr=[f"{post.member.name}: {line}" for post in lost for line in post.stderr],
@@ -327,12 +326,6 @@ class Round:
             client_lag=post.lags[1],
             facts=post.final.facts if post.final else None,
         )
-
-
-def _clock_of(posts: Sequence[Post]) -> Literal["kernel", "user"] | None:
-    """The coarser of all clocks; None when no engine came to say."""
-    clocks = {post.clock for post in posts if post.clock is not None}
-    return None if not clocks else "user" if "user" in clocks else "kernel"
 
 
 def _check_reachable(job: Job, members: Sequence[Member]) -> None:
