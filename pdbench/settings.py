@@ -17,7 +17,7 @@ from pdbench.errors import UsageError
 from pdbench.fleetspec import FleetSpec
 from pdbench.measure.slo import parse_goodput, parse_objective
 from pdbench.units import NS_PER_S, parse_duration_ns
-from pdbench.workload.overrides import with_overrides
+from pdbench.workload.overrides import only_one_count, with_overrides
 from pdbench.workload.shapes import Shape, with_shape
 from pdbench.workload.spec import Workload
 from pdbench.yamlfile import convert, read
@@ -130,8 +130,7 @@ def _duration_s(data: dict[str, Any]) -> float | None:
 
 def _apply(workload: Workload, asked: Overrides, file_duration_s: float | None) -> Workload:
     start_row, rows = _slice(asked.slice)
-    if asked.shape is not None and asked.duration_s is not None and asked.num_requests is not None:
-        raise UsageError("--duration and --num-requests both set the number of requests", remedy="give one")
+    only_one_count(asked.duration_s, asked.num_requests)
     changed = with_overrides(
         workload,
         rate=asked.rate,

@@ -6,6 +6,7 @@ import csv
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -21,6 +22,14 @@ def read_text(path: Path, what: str) -> str:
         raise UsageError(f"cannot read the {what}: {error.strerror or error}", where=str(path)) from None
     except UnicodeDecodeError as error:
         raise UsageError(f"the {what} is not UTF-8 text: {error.reason}", where=str(path)) from None
+
+
+def read_json(path: Path, line: int, text: str | bytes) -> Any:
+    """What one line of a JSONL file holds. Raises ``UsageError`` naming it."""
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"not JSON: {error}", where=f"{path}:{line}", remedy="one JSON object a line") from None
 
 
 def read_column(path: Path, column: str | None) -> list[int]:
@@ -61,10 +70,7 @@ def _of_json(path: Path, text: str, column: str | None) -> Iterator[tuple[int, s
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
-        try:
-            row = msgspec.json.decode(line)
-        except msgspec.DecodeError as error:
-            raise UsageError(f"not JSON: {error}", where=f"{path}:{number}") from None
+        row = read_json(path, number, line)
         if not isinstance(row, dict) or column not in row:
             raise UsageError(f"the key '{column}' is missing", where=f"{path}:{number}")
         yield number, str(row[column])

@@ -52,10 +52,9 @@ def with_overrides(
     closed loop. ``file_duration_s``: the ``duration`` that the workload's file gave; it holds for other arrivals too,
     but a curve named by ``arrivals`` runs whole. Raises ``UsageError`` naming the option.
     """
-    if duration_s is not None and num_requests is not None:
-        raise UsageError("--duration and --num-requests both set the number of requests", remedy="give one")
     if prompts is not None and prompt_tokens is not None:
         raise UsageError("real prompts have lengths of their own", where="--prompt-tokens", remedy="leave it out")
+    only_one_count(duration_s, num_requests)
     before = w
     w = _with_lengths(w, prompt_tokens, output_tokens)
     w = _with_prompts(w, prompts, tokenizer, prompt_ids)
@@ -82,14 +81,15 @@ def with_overrides(
         num_requests = rows
     elif num_requests is None and (arrivals is not None or w.arrivals != before.arrivals):
         w = _recounted(w, before, file_duration_s, named=arrivals is not None)
-    top: dict[str, dict[str, Any]] = {
-        "--num-requests": {"num_requests": num_requests},
-        "--warmup": {"warmup": warmup},
-        "--slo": {"slo": slo},
-    }
-    for option, fields in top.items():
-        w = _changed(w, option, fields)
-    return w
+    w = _changed(w, "--num-requests", {"num_requests": num_requests})
+    w = _changed(w, "--warmup", {"warmup": warmup})
+    return _changed(w, "--slo", {"slo": slo})
+
+
+def only_one_count(duration_s: float | None, num_requests: int | None) -> None:
+    """Raises ``UsageError`` where two options say how many requests there are."""
+    if duration_s is not None and num_requests is not None:
+        raise UsageError("--duration and --num-requests both set the number of requests", remedy="give one")
 
 
 def _changed(item: T, option: str, fields: dict[str, Any], remedy: str = "") -> T:

@@ -11,10 +11,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from pdbench.errors import UsageError
-from pdbench.workload.columns import read_text
+from pdbench.workload.columns import read_json, read_text
 
 _KEYS = ("prompt", "text", "conversations", "messages")
 _HUMANS = ("human", "user")
@@ -33,11 +31,7 @@ def _load(path: Path, modified_ns: int) -> tuple[str, ...]:
     for line, text in enumerate(read_text(path, "prompts").split("\n"), 1):
         if not text.strip():
             continue
-        try:
-            row = msgspec.json.decode(text)
-        except msgspec.DecodeError as error:
-            raise UsageError(f"not JSON: {error}", where=f"{path}:{line}", remedy="one JSON object a line") from None
-        prompt = _prompt_of(row)
+        prompt = _prompt_of(read_json(path, line, text))
         if prompt is None:
             remedy = f"a line needs one of {', '.join(_KEYS)}"
             raise UsageError("no prompt in it", where=f"{path}:{line}", remedy=remedy)

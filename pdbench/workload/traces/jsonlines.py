@@ -14,10 +14,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
-
 from pdbench.errors import UsageError, did_you_mean
 from pdbench.units import NS_PER_MS, NS_PER_S
+from pdbench.workload.columns import read_json
 from pdbench.workload.traces.row import Clock, TraceRow, bad, checked_count
 
 
@@ -57,10 +56,7 @@ def read_jsonl(path: Path, layout: Layout) -> Iterator[TraceRow]:
 
 
 def _object(path: Path, line: int, text: bytes) -> dict[str, Any]:
-    try:
-        found = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"not JSON: {error}", where=f"{path}:{line}", remedy="one JSON object a line") from None
+    found = read_json(path, line, text)
     if not isinstance(found, dict):
         raise UsageError("not a JSON object", where=f"{path}:{line}", remedy="one JSON object a line")
     return found
