@@ -198,8 +198,13 @@ def _pdbench(job: Job, core: int) -> ClientRun:
     return ClientRun(name, seen, outcome.facts.cpu_s, wall_s, usage, len(outcome.records) - len(done), outcome)
 
 
-def _plain(job: Job, core: int) -> ClientRun:
-    """The aiohttp client, in a process of its own so that its CPU can be told apart."""
+def plain_words() -> list[str]:
+    """The aiohttp client, in a process of its own so that its CPU can be told apart; ``told_plain`` is its input."""
+    return [sys.executable, "-m", "benchmarks.plain"]
+
+
+def told_plain(job: Job) -> bytes:
+    """The job as the aiohttp client reads it."""
     asked = {
         "url": f"{job.base_url}{job.endpoint.path}",
         "due": job.scheduled_ns,
@@ -208,11 +213,15 @@ def _plain(job: Job, core: int) -> ClientRun:
         "run_id": job.run_id,
         "texts": [job.prompts.text(i, n) for i, n in zip(job.index, job.prompt_tokens, strict=True)],
     }
+    return msgspec.msgpack.encode(asked)
+
+
+def _plain(job: Job, core: int) -> ClientRun:
     started = time.monotonic()
     with Watch("benchmarks.plain") as usage, pinned(core):
         done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.plain"],
-            input=msgspec.msgpack.encode(asked),
+            plain_words(),
+            input=told_plain(job),
             stdout=subprocess.PIPE,
             check=True,
             cwd=ROOT,

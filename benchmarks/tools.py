@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from benchmarks.common import ROOT, make_job, poisson_ns
+from benchmarks.common import ROOT, make_job, plain_words, poisson_ns, told_plain
 from benchmarks.judge import QUANTILES, Seen, quantile
 from benchmarks.runs import command as pdbench_command
 from benchmarks.runs import write_workload
@@ -74,21 +74,9 @@ def pdbench_report(stdout: bytes, _: Path) -> Reported:
     return {"service_ttft": arm["service_ttft_ms"], "ttft": arm["ttft_ms"], "tbt": arm["tbt_ms"]}
 
 
-def plain_words(*_: object) -> list[str]:
-    return [sys.executable, "-m", "benchmarks.plain"]
-
-
 def plain_stdin(url: str, work: Work, seed: int) -> bytes:
-    job = make_job(url, poisson_ns(work.requests, work.rate, seed), tokens=TOKENS, journal=Path("none"), prompt=PROMPT)
-    asked = {
-        "url": f"{url}/v1/completions",
-        "due": job.scheduled_ns,
-        "tokens": TOKENS,
-        "model": job.model,
-        "run_id": "plain",
-        "texts": [job.prompts.text(i, PROMPT) for i in job.index],
-    }
-    return msgspec.msgpack.encode(asked)
+    due_ns = poisson_ns(work.requests, work.rate, seed)
+    return told_plain(make_job(url, due_ns, tokens=TOKENS, journal=Path("none"), prompt=PROMPT, run_id="plain"))
 
 
 def plain_report(stdout: bytes, _: Path) -> Reported:
@@ -147,7 +135,7 @@ def guidellm_report(_: bytes, directory: Path) -> Reported:
 
 TOOLS = (
     Tool("pdbench", pdbench_words, pdbench_report),
-    Tool("plain aiohttp", plain_words, plain_report, plain_stdin),
+    Tool("plain aiohttp", lambda *_: plain_words(), plain_report, plain_stdin),
     Tool("aiperf", aiperf_words, aiperf_report),
     Tool("guidellm", guidellm_words, guidellm_report),
 )
