@@ -52,5 +52,5 @@ def _buckets(x: npt.NDArray[np.float64], count: int) -> Ints:
     low, width = x.min(), x.max() - x.min()
     if not width > 0:
         return np.zeros(len(x), dtype=np.int64)
-    place = ((x - low) * (count / width)).astype(np.int64)
+    place = ((x - low) / width * count).astype(np.int64)
     return np.asarray(np.clip(place, 0, count - 1), dtype=np.int64)

@@ -1,0 +1,192 @@
+"""Do the stalls of an arm line up with prefill on the device that decodes? Counted, and held against chance.
+
+**A stall** is a gap between two tokens longer than three times the median gap. The limit may be given, so that arms are
+held to one and the same (``stall_limit_ms``). A percentile would not do: every arm has 1 % of its gaps above its P99,
+also one that never stalls.
+
+**It lines up** when a step with prompt tokens ran on its own device while it lasted. On a device that prefills half of
+the time many gaps would do so by accident, and a long gap more easily than a short one. So beside the share that lines
+up stands the share that **chance** would give: how much of the time a gap of that length, begun at any instant in
+which the device was serving, would touch a prefill. That is the mean over all circular shifts of the stalls against
+the prefill, and it needs no random numbers: with prefill spans of total length P, free stretches ``f`` between them
+and W in all, it is ``(P + sum(min(f, length))) / W``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from pdbench.measure.latency import Floats, floats, percentile
+from pdbench.measure.lifecycles import column
+from pdbench.units import NS_PER_MS, NS_PER_S
+from pdbench.views.devices import Spans, device_names, name_of, of_pair, prefill_spans
+from pdbench.views.numbers import Flags, Numbers, Texts
+
+STALL_FACTOR = 3.0
+"""Two tokens that arrive in one read make one gap of twice the usual length; three times is beyond that."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiningUp:
+    """What is known of the stalls. ``known``: stalls whose device the server tells; ``aligned`` of these overlap a
+    prefill on it; ``handoffs``: stalls from a request's first to its second token across two workers. Shares are
+    ``None`` where there is nothing to take a share of, and ``sentence`` says why."""
+
+    limit_ms: float
+    stalls: int
+    known: int
+    aligned: int
+    handoffs: int
+    aligned_share: float | None
+    expected_share: float | None
+    longest_ms: float | None
+    sentence: str
+
+
+def stall_limit_ms(arms: Sequence[Numbers]) -> float:
+    """One limit for all arms of a comparison: three times the median of all their measured gaps; NaN without a gap."""
+    gaps = [arm.measured().gaps_ms for arm in arms]
+    return STALL_FACTOR * percentile(np.concatenate(gaps), 50) if gaps else float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """The measured gaps of one run with their places: seconds since its first due instant, and device ("" unknown).
+    ``handoff``: from the first token to the second, from one worker to another."""
+
+    start_s: Floats
+    end_s: Floats
+    gap_ms: Floats
+    request: Texts
+    device: Texts
+    handoff: Flags
+
+
+def placed(numbers: Numbers, lifecycles: pd.DataFrame, steps: pd.DataFrame, pair: int) -> Placed:
+    """Every measured gap of a run, in the order of ``numbers``."""
+    t0 = numbers.t0_ns(pair) or 0
+    mine = numbers.only((numbers.pair == pair) & ~numbers.warmup)
+    device, crossed = _devices(mine, of_pair(lifecycles, pair), device_names(of_pair(steps, pair)))
+    row = mine.gap_request
+    end = (mine.gap_end_ns - t0) / NS_PER_S
+    first = np.diff(row, prepend=-1) != 0
+    return Placed(
+        start_s=end - mine.gaps_ms * NS_PER_MS / NS_PER_S,
+        end_s=end,
+        gap_ms=mine.gaps_ms,
+        request=mine.request_id[row],
+        device=device[row],
+        handoff=first & crossed[row],
+    )
+
+
+def _devices(numbers: Numbers, lifecycles: pd.DataFrame, names: dict[int, str]) -> tuple[Texts, Flags]:
+    """Per request of one run the device that decoded it, and whether it was handed from one worker to another."""
+    device, crossed = np.full(len(numbers), "", dtype=object), np.zeros(len(numbers), dtype=bool)
+    if not len(lifecycles) or "request_id" not in lifecycles:
+        return device, crossed
+    decoder, first = column(lifecycles, "decode_worker"), column(lifecycles, "prefill_worker")
+    decoder = np.where(np.isnan(decoder), first, decoder)
+    moved = ~np.isnan(column(lifecycles, "transfer_end_ns")) | (~np.isnan(first) & (decoder != first))
+    row_of = {name: row for row, name in enumerate(lifecycles["request_id"].to_numpy(dtype=object))}
+    rows = np.array([row_of.get(name, -1) for name in numbers.request_id], dtype=np.int64)
+    found = rows >= 0
+    known = np.array([name_of(worker, names) for worker in decoder], dtype=object)
+    device[found], crossed[found] = known[rows[found]], moved[rows[found]]
+    return device, crossed
+
+
+def lining_up(
+    numbers: Numbers,
+    lifecycles: pd.DataFrame,
+    steps: pd.DataFrame,
+    pairs: Sequence[int] | None = None,
+    *,
+    limit_ms: float | None = None,
+) -> LiningUp:
+    """The verdict on one arm, over the runs given (all of them, if none are): see the module's text for the rule."""
+    chosen = numbers.pairs if pairs is None else list(pairs)
+    limit = stall_limit_ms([numbers.of_pairs(chosen)]) if limit_ms is None else limit_ms
+    stalls = known = aligned = handoffs = 0
+    expected, longest, busy = 0.0, 0.0, False
+    for pair in chosen:
+        gaps = placed(numbers, lifecycles, steps, pair)
+        long = gaps.gap_ms > limit
+        stalls += int(long.sum())
+        handoffs += int((long & gaps.handoff).sum())
+        longest = max(longest, float(gaps.gap_ms[long].max())) if long.any() else longest
+        spans = prefill_spans(of_pair(steps, pair), numbers.t0_ns(pair) or 0)
+        for device in sorted({str(one) for one in gaps.device} - {""}) if len(of_pair(steps, pair)) else []:
+            here = gaps.device == device
+            mine = here & long
+            known += int(mine.sum())
+            if device not in spans:
+                continue
+            busy = True
+            aligned += int(overlapping(gaps.start_s[mine], gaps.end_s[mine], spans[device]).sum())
+            window = float(gaps.start_s[here].min()), float(gaps.end_s[here].max())
+            expected += float(by_chance(gaps.end_s[mine] - gaps.start_s[mine], spans[device], *window).sum())
+    shares = (aligned / known, expected / known) if known else (None, None)
+    said = _sentence(limit, stalls, known, aligned, handoffs, longest, expected, busy=busy, told=bool(len(steps)))
+    return LiningUp(limit, stalls, known, aligned, handoffs, *shares, longest if stalls else None, said)
+
+
+def overlapping(start_s: Floats, end_s: Floats, spans: Spans) -> Flags:
+    """Whether each interval has an instant in common with a span (touching ends have none)."""
+    # The only candidate is the last span that begins before the interval ends: earlier ones end earlier.
+    before = np.searchsorted(spans.start_s, end_s, side="left") - 1
+    reached = np.concatenate([[-np.inf], spans.end_s])
+    return np.asarray(reached[before + 1] > start_s, dtype=bool)
+
+
+def by_chance(length_s: Floats, spans: Spans, first_s: float, last_s: float) -> Floats:
+    """For intervals of these lengths, begun anywhere in a circular window, the probability to overlap a span."""
+    window = last_s - first_s
+    if window <= 0:
+        return np.zeros(len(length_s))
+    start, end = np.clip(spans.start_s, first_s, last_s), np.clip(spans.end_s, first_s, last_s)
+    inside = end > start
+    start, end = start[inside], end[inside]
+    if not len(start):
+        return np.zeros(len(length_s))
+    free = np.sort(np.append(start[1:] - end[:-1], start[0] - first_s + last_s - end[-1]))
+    total = np.concatenate([[0.0], np.cumsum(free)])
+    shorter = np.searchsorted(free, length_s, side="right")
+    touched = float((end - start).sum()) + total[shorter] + (len(free) - shorter) * length_s
+    return np.asarray(np.minimum(touched / window, 1.0), dtype=np.float64)
+
+
+def _sentence(
+    limit: float, stalls: int, known: int, aligned: int, handoffs: int, longest: float, expected: float,
+    *, busy: bool, told: bool,
+) -> str:  # fmt: skip
+    if not limit > 0:
+        return "No token gap was measured."
+    if not stalls:
+        return f"No gap is longer than {limit:.3g} ms: there is no stall to explain."
+    what = f"{stalls} stall{'s' * (stalls != 1)} (gaps above {limit:.3g} ms, the longest {longest:.4g} ms)"
+    if not told:
+        return f"{what}; the server tells no steps (pdserve does), so whether they line up with prefill is not known."
+    if not known:
+        return f"{what}; the server's records do not tell which device they come from."
+    unknown = f"; of {stalls - known} more the device is not known" if stalls > known else ""
+    cause = f" {handoffs} of them span the hand-off to the decode worker." if handoffs else ""
+    if not busy:
+        have = "has" if known == 1 else "have"
+        return f"No prefill runs on the devices that decode: {what} {have} another cause{unknown}.{cause}"
+    share, chance = aligned / known, expected / known
+    return (
+        f"{aligned} of {known} stalls ({100 * share:.0f} %) overlap a prefill on their device; by chance"
+        f" {100 * chance:.0f} % would{_weight(share, chance)} (a stall is a gap above {limit:.3g} ms,"
+        f" the longest is {longest:.4g} ms){unknown}.{cause}"
+    )
+
+
+def _weight(share: float, chance: float) -> str:
+    if chance >= 0.9:
+        return ", since prefill runs nearly all the time: this tells little"
+    return ": no more than chance" if share <= chance else ""
