@@ -63,21 +63,29 @@ def handoff_parts(server: pd.DataFrame, requests: pd.DataFrame, tokens: pd.DataF
     out["ttst_ns"] = ttst
     out["gap_ns"] = floats(client["handoff_gap_ns"])
     out["server_gap_ns"] = second - first
-    begun, arrived = column(kept, "prefill_start_ns"), column(kept, "arrive_ns")
-    pushed, admitted = column(kept, "transfer_start_ns"), column(kept, "decode_admit_ns")
-    parts = {
-        "to_server": arrived - scheduled,
+    parts = server_parts(kept) | {
+        "to_server": column(kept, "arrive_ns") - scheduled,
+        "to_client": scheduled + ttst - second,
+    }
+    for name in PARTS:
+        out[f"{name}_ns"] = parts[name]
+    return out
+
+
+def server_parts(server: pd.DataFrame) -> dict[str, Floats]:
+    """The parts that the server's stamps alone tell, in float ns, one value a row; NaN where a part does not apply."""
+    first, second = _two_tokens(server)
+    begun, arrived = column(server, "prefill_start_ns"), column(server, "arrive_ns")
+    pushed, admitted = column(server, "transfer_start_ns"), column(server, "decode_admit_ns")
+    crossed = column(server, "transfer_end_ns")
+    return {
         "prefill_queue": begun - arrived,
         "prefill": first - begun,
         "staging_wait": pushed - first,
         "transfer": crossed - pushed,
         "decode_queue": admitted - crossed,
         "first_decode_step": second - np.where(np.isnan(crossed), first, admitted),
-        "to_client": scheduled + ttst - second,
     }
-    for name in PARTS:
-        out[f"{name}_ns"] = parts[name]
-    return out
 
 
 def _two_tokens(server: pd.DataFrame) -> tuple[Floats, Floats]:

@@ -12,9 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
-from pdbench.measure.attainment import meets_jointly
 from pdbench.measure.latency import Floats
 from pdbench.measure.slo import Objective
 from pdbench.measure.surface import AXES, MARGIN, Outcomes, cube, slo_limits
@@ -101,13 +99,11 @@ def grid(
 
 def _outcomes(numbers: Numbers, objectives: Sequence[Objective]) -> Outcomes:
     """In milliseconds: the limits are whole nanoseconds, so the unit moves no comparison."""
-    others = [objective for objective in objectives if objective.per_request and objective.metric not in AXES]
-    eligible = numbers.completed
-    for objective in others:
-        values = getattr(numbers, f"{objective.metric}_ms", None)
-        if values is not None:  # time to second token and hand-off gap are not among the numbers
-            table = pd.DataFrame({"completed": eligible, f"{objective.metric}_ns": values * NS_PER_MS})
-            eligible = meets_jointly(table, [objective])
+    eligible = numbers.completed.copy()
+    for objective in objectives:
+        if objective.per_request and objective.metric not in AXES:
+            values = getattr(numbers, f"{objective.metric}_ms")
+            eligible &= np.isnan(values) | (values <= (objective.limit_ns or 0) / NS_PER_MS)
     return Outcomes({axis: getattr(numbers, f"{axis}_ms") for axis in AXES}, eligible)
 
 
@@ -123,6 +119,8 @@ def _axis(arms: Sequence[Outcomes], axis: str, limit: float, size: int) -> Float
     if declared:
         low, high = min(low, limit / 2), max(high, limit * 2)
     spread = np.geomspace(low, high, max(2, size))
+    if declared:  # beside the SLO's own limit no other that differs by rounding only
+        spread = spread[np.abs(spread / limit - 1) > 1e-6]
     return np.unique(np.concatenate([spread, declared]))
 
 

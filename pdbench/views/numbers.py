@@ -57,6 +57,8 @@ class Numbers:
     tpot_ms: Floats
     worst_gap_ms: Floats
     e2e_ms: Floats
+    ttst_ms: Floats
+    handoff_gap_ms: Floats
     gaps_ms: Floats
     gap_end_ns: Ints
     gap_request: Ints
@@ -150,6 +152,8 @@ def numbers_of(requests: Mapping[str, npt.NDArray[Any]], tokens: Tokens) -> Numb
         tpot_ms=judged(tpot),
         worst_gap_ms=judged(worst),
         e2e_ms=judged(last - scheduled),
+        ttst_ms=judged(second - scheduled),
+        handoff_gap_ms=judged(second - first),
         gaps_ms=gap / NS_PER_MS,
         gap_end_ns=tokens.t_ns[inside],
         gap_request=np.repeat(at, np.maximum(sizes - 1, 0)),
