@@ -18,6 +18,7 @@ from pdbench.errors import PdbenchError
 from pdbench.live import Live, Progress
 from pdbench.measure.audit import Audit
 from pdbench.measure.records import to_frames
+from pdbench.measure.slo import parse_objectives
 from pdbench.serverside import ServerSide, dead_workers
 from pdbench.settings import Settings
 from pdbench.target import inspect
@@ -85,7 +86,8 @@ def run_plan(arm: Arm, plan: Plan, pair: int, ctx: RunContext) -> RunResult:
     arm.clear()
     job = make_job(arm, plan, pair, ctx)
     # Pairs that were run again have numbers beyond those that were planned.
-    live = Live(ctx.progress, arm.name, pair, max(ctx.settings.pairs, pair + 1), len(plan))
+    objectives = parse_objectives(ctx.workload.slo)
+    live = Live(ctx.progress, arm.name, pair, max(ctx.settings.pairs, pair + 1), len(plan), objectives)
     outcome = run_load(job, on_delta=live, should_stop=ctx.should_stop, fleet=ctx.crew)
     if outcome.status == "engine_died":
         who = f"of {', '.join(outcome.workers_lost)}" if outcome.workers_lost else "of the load engine"
