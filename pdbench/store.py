@@ -28,7 +28,7 @@ from pdbench.hlog import write_hlog
 from pdbench.workload.plan import Plan
 
 SCHEMA_VERSION = 1
-_SEGMENTS = "segments"
+SEGMENTS = "segments"
 
 
 def _table(required: str, nullable: str = "", **others: pa.DataType) -> pa.Schema:
@@ -124,7 +124,7 @@ class RunStore:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._segments = path / _SEGMENTS
+        self._segments = path / SEGMENTS
         self._segments.mkdir(parents=True, exist_ok=True)
 
     def write_plan(self, plans: Plan | Sequence[Plan]) -> None:
@@ -181,7 +181,7 @@ class RunStore:
         for name, table in merged.items():
             if name in SCHEMAS or len(table):
                 _replace(self.path / f"{name}.parquet", lambda path, table=table: _parquet(table, path))
-        requests, tokens = (_frame(merged[name]) for name in ("requests", "tokens"))
+        requests, tokens = (as_frame(merged[name]) for name in ("requests", "tokens"))
         _replace(self.path / "latency.hlog", lambda path: write_hlog(path, requests, tokens))
         write_json(self.path / "summary.json", summary)
         write_json(self.path / "manifest.json", {"schema_version": SCHEMA_VERSION, **manifest})
@@ -228,8 +228,21 @@ def _merge(folder: Path, name: str) -> tuple[pa.Table, list[str]]:
     return pa.concat_tables(tables, promote_options="permissive"), torn
 
 
-def _frame(table: pa.Table) -> pd.DataFrame:
-    """As pandas: int64 where a column cannot be absent, nullable Int64 where it can."""
+def check_version(document: Mapping[str, Any], path: Path) -> None:
+    """Raises ``UsageError`` for a document of another version of the schema."""
+    version = document.get("schema_version")
+    if version == SCHEMA_VERSION:
+        return
+    age = "an older" if isinstance(version, int) and version < SCHEMA_VERSION else "another"
+    raise UsageError(
+        f"written by {age} version of pdbench: schema_version is {version}, expected {SCHEMA_VERSION}",
+        where=str(path),
+        remedy="read it with that version, or run again",
+    )
+
+
+def as_frame(table: pa.Table) -> pd.DataFrame:
+    """A table as pandas: int64 where a column cannot be absent, nullable Int64 where it can."""
     frame: pd.DataFrame = table.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
     solid = [f.name for f in table.schema if f.type == pa.int64() and not f.nullable]
     return frame.astype(dict.fromkeys(solid, "int64"))
@@ -240,37 +253,31 @@ def read_run(path: Path) -> Run:
 
     Raises ``UsageError`` when it is not a run, or was written by another version of the schema.
     """
-    manifest_path, segments = path / "manifest.json", path / _SEGMENTS
+    manifest_path, segments = path / "manifest.json", path / SEGMENTS
     if not manifest_path.is_file():
         if not segments.is_dir():
             raise UsageError("not a run: no manifest.json", where=str(path), remedy="name a folder under results/")
         found = {name: _merge(segments, name) for name in _TABLES}
-        frames: dict[str, Any] = {name: _frame(table) for name, (table, _) in found.items()}
+        frames: dict[str, Any] = {name: as_frame(table) for name, (table, _) in found.items()}
         torn = tuple(name for _, names in found.values() for name in names)
         return Run(path=path, manifest=None, summary=None, torn=torn, **frames)
-    manifest = _read_json(manifest_path)
-    version = manifest.get("schema_version")
-    if version != SCHEMA_VERSION:
-        age = "an older" if isinstance(version, int) and version < SCHEMA_VERSION else "another"
-        raise UsageError(
-            f"written by {age} version of pdbench: schema_version is {version}, expected {SCHEMA_VERSION}",
-            where=str(manifest_path),
-            remedy="read it with that version, or run again",
-        )
+    manifest = read_json(manifest_path)
+    check_version(manifest, manifest_path)
     frames = {name: _read_table(path / f"{name}.parquet", name) for name in _TABLES}
-    return Run(path=path, manifest=manifest, summary=_read_json(path / "summary.json"), **frames)
+    return Run(path=path, manifest=manifest, summary=read_json(path / "summary.json"), **frames)
 
 
 def _read_table(path: Path, name: str) -> pd.DataFrame:
     if not path.is_file() and name not in SCHEMAS:
-        return _frame(_TABLES[name].empty_table())
+        return as_frame(_TABLES[name].empty_table())
     try:
-        return _frame(pq.read_table(path))
+        return as_frame(pq.read_table(path))
     except (pa.ArrowInvalid, OSError) as error:
         raise UsageError(f"cannot be read: {error}", where=str(path), remedy="run again") from None
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file. Raises ``UsageError`` that names it."""
     try:
         document = msgspec.json.decode(path.read_bytes())
     except (OSError, msgspec.DecodeError) as error:

@@ -20,9 +20,10 @@ FLOORS = [
     {"workload", "fleetspec"},
     {"measure"},
     {"stats", "hlog"},
+    {"views"},
     {"store", "load", "target", "settings", "accounts", "seeker"},
-    {"live", "auto", "wording"},
-    {"run", "document", "searched", "tuned"},
+    {"live", "auto", "wording", "rawtables"},
+    {"run", "document", "searched", "tuned", "stored"},
     {"summary", "stage"},
     {"saturation"},
     {"compare", "pairs"},
@@ -35,7 +36,7 @@ FLOORS = [
     {"__main__"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-PURE = {"workload", "measure", "stats", "units", "order", "sentence", "serverside", "fairness", "accounts", "auto"}
+PURE = {"workload", "measure", "stats", "views", "units", "order", "sentence", "serverside", "fairness", "accounts", "auto"}
 PURE_MAY = {"numpy", "pandas", "scipy", "msgspec", "tokenizers", "pdbench"}
 STEERING = {
     f"load/{name}.py" for name in ("steer", "shape", "process", "fleet", "core", "muster", "round", "worker", "tick")
