@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from pdbench.stored import StoredRun
 from pdbench.units import NS_PER_MS
@@ -107,6 +108,6 @@ def cell(value: Any) -> Any:
     """A value as it stands in a cell."""
     if isinstance(value, str):
         return f"'{value}" if value.lstrip(" ").startswith(_FORMULA) else value
-    if value is None or value != value:  # NaN, and pandas' NA below, are not equal to themselves
+    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
         return ""
     return value

@@ -1,4 +1,7 @@
-"""A gate's verdict as markdown, for the summary page of a CI job or a comment on a pull request."""
+"""A stored document as markdown, for the summary page of a CI job or a comment on a pull request.
+
+A gate's verdict is drawn here; runs, comparisons and searches in ``report.summarymd``.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from pdbench.report.junit import line
+from pdbench.report.summarymd import summary
 
 Document = Mapping[str, Any]
 
 _SIGNS = {"PASS": "✅", "FAIL": "❌", "INCONCLUSIVE": "➖", "INVALID": "⚠️"}
+
+
+def document_markdown(document: Document) -> str:
+    """The text of a stored document of any kind."""
+    return markdown(document) if document.get("kind") == "gate" else summary(document)
 
 
 def markdown(document: Document) -> str:

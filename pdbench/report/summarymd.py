@@ -1,0 +1,176 @@
+"""A run, a comparison or a search as markdown: short enough for a pull request's conversation.
+
+Everything that is not ours (names of arms, reasons, a server's words) is escaped: in a comment on a pull request it could
+else draw an image from elsewhere, call for somebody by name, or break the table.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pdbench.sentence import percent
+
+Document = Mapping[str, Any]
+
+_LATENCIES = (("TTFT", "ttft_ms"), ("TPOT", "tpot_ms"), ("TBT", "tbt_ms"), ("worst gap", "worst_gap_ms"))
+_OBJECTIVE = re.compile(r"^(?P<metric>\w+) (?P<stat>p\d+) <= .+$")
+_SPECIAL = re.compile(r"([\\`*_\[\]|#~!>])")
+_MOST = 20
+"""Reasons or warnings beyond this many are counted, not listed."""
+
+
+def summary(document: Document) -> str:
+    """The text of a document of any kind that has a sentence."""
+    kind, validity = str(document.get("kind", "run")), document.get("validity") or {}
+    status = str(validity.get("status", ""))
+    title = f"### pdbench {safe(kind)}: {safe(_workload(document))}"
+    lines = [title, "", f"**{safe(document.get('sentence') or 'No sentence was stored.')}**", ""]
+    if status == "VALID":
+        lines += ["✅ VALID", ""]
+    elif status:
+        lines += [f"⚠️ {safe(status)}", ""]
+    lines += _listed([f"{safe(one['message'])}: {safe(one['remedy'])}" for one in validity.get("reasons", ())])
+    arms = document.get("arms")
+    arms = arms if isinstance(arms, Mapping) else {}
+    if kind == "search":
+        lines += goodput_table(document)
+    elif any("requests" in arm for arm in arms.values()):
+        lines += slo_table(document, arms)
+        lines += changes_table(document)
+    lines += _listed([f"warning: {safe(text)}" for text in document.get("warnings", ())])
+    devices = ", ".join(f"{safe(name)} {arm['devices']}" for name, arm in arms.items() if "devices" in arm)
+    tail = [f"run `{str(document.get('run', '')).replace('`', '')}`"]
+    tail += [f"{document['pairs']} pairs"] if "pairs" in document else []
+    tail += [f"devices: {devices}"] if devices else []
+    return "\n".join([*lines, f"<sub>{', '.join(tail)}</sub>", ""])
+
+
+def slo_table(document: Document, arms: Mapping[str, Document]) -> list[str]:
+    """A row an objective (limit, figure, whether it is met, share), then the other latencies; a column an arm."""
+    rows = [_row("", [f"{name}{' (simulated)' if arm.get('simulated') else ''}" for name, arm in arms.items()])]
+    rows.append("|---|" + "---:|" * len(arms))
+    rows.append(_row("requests ok / failed", [_counts(arm) for arm in arms.values()]))
+    if any("joint" in (arm.get("attainment") or {}) for arm in arms.values()):
+        rows.append(_row("all of the SLO", [_share(arm, "joint") for arm in arms.values()]))
+    judged = set()
+    for text in document.get("slo", ()):
+        match = _OBJECTIVE.match(str(text))
+        judged.add((f"{match['metric']}_ms", match["stat"]) if match else None)
+        rows.append(_row(str(text), [_judged(arm, str(text)) for arm in arms.values()]))
+    for label, key in _LATENCIES:
+        if (key, "p90") not in judged and any(key in arm for arm in arms.values()):
+            rows.append(_row(f"{label} P90", [_latency(arm, key, "p90") for arm in arms.values()]))
+    return [*rows, ""]
+
+
+def changes_table(document: Document) -> list[str]:
+    """Every change with its interval and its verdict; positive is slower, but for attainment, where up is good."""
+    items = document.get("comparisons") or ()
+    if not items:
+        return []
+    rows = ["| change | metric | effect | interval | verdict |", "|---|---|---:|---:|---|"]
+    for item in items:
+        name = f"{item['metric']}{' (primary)' if item['primary'] else ''}"
+        who = f"{safe(item['head'])} against {safe(item['base'])}"
+        shown = f"{change(item, item['effect'])} | {bounds(item)} | {safe(item['verdict'])}"
+        rows.append(f"| {who} | {safe(name)} | {shown} |")
+    return [*rows, ""]
+
+
+def goodput_table(document: Document) -> list[str]:
+    """Goodput an arm, with its interval, and the ratios."""
+    rows = ["| arm | devices | goodput, req/s | interval | per device | runs used |", "|---|---:|---:|---:|---:|---:|"]
+    for name, arm in document["arms"].items():
+        found = arm["goodput"]
+        sign = {"above": "> ", "below": "< "}.get(found["where"], "") if found else ""
+        figures = [f"{sign}{found['rate']:.3g}", _ends(found["interval"]), f"{sign}{found['per_device']['rate']:.3g}"]
+        shown = " | ".join(safe(one) for one in figures) if found else "n/a | n/a | n/a"
+        rows.append(f"| {safe(name)} | {arm['devices']} | {shown} | {arm['used']} |")
+    found = [
+        f"{safe(one['head'])} over {safe(one['base'])}, per device: {one['ratio']:.3g} times"
+        f" ({_ends(one['interval'])}), {safe(one['verdict'])}"
+        for one in document.get("ratios", ())
+        if one["ratio"] is not None
+    ]
+    return [*rows, "", *_listed(found)]
+
+
+def change(item: Document, value: float | None) -> str:
+    """``+42 %``, ``-3.1 pt``, or "infinite"."""
+    if value is None or not math.isfinite(value):
+        return "infinite"
+    if item["scale"] == "log_ratio":
+        return f"{100 * math.expm1(min(value, 700.0)):+.1f} %"
+    return f"{0.0 - 100 * value:+.1f} pt"
+
+
+def bounds(item: Document) -> str:
+    """The interval in the unit of the change; "none" where there is none."""
+    ends = item.get("interval")
+    if ends is None or None in ends:
+        return "none"
+    shown = [change(item, end) for end in (ends if item["scale"] == "log_ratio" else reversed(ends))]
+    return " to ".join(shown)
+
+
+def safe(text: Any) -> str:
+    """As plain words in markdown: no markup, no HTML, no mention, one line."""
+    line = " ".join(str(text).split())
+    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _SPECIAL.sub(r"\\\1", line).replace("@", "@\u200b").replace("://", ":\u200b//")
+
+
+def _workload(document: Document) -> str:
+    workload = document.get("workload") or {}
+    rate = (workload.get("arrivals") or {}).get("rate")
+    return str(workload.get("name", document.get("run", ""))) + (f", {rate:g} req/s" if rate is not None else "")
+
+
+def _listed(texts: Sequence[str]) -> list[str]:
+    if not texts:
+        return []
+    more = [f"- and {len(texts) - _MOST} more"] if len(texts) > _MOST else []
+    return [*(f"- {text}" for text in texts[:_MOST]), *more, ""]
+
+
+def _row(label: str, cells: Sequence[str]) -> str:
+    return f"| {safe(label)} | {' | '.join(safe(one) for one in cells)} |"
+
+
+def _counts(arm: Document) -> str:
+    requests = arm.get("requests") or {}
+    return f"{requests.get('ok', 0)} / {requests.get('failed', 0)}"
+
+
+def _judged(arm: Document, objective: str) -> str:
+    met = (arm.get("slo_met") or {}).get(objective)
+    if met is None:
+        return "n/a"
+    match = _OBJECTIVE.match(objective)
+    figure = _latency(arm, f"{match['metric']}_ms", match["stat"]) if match else "n/a"
+    figures = [_share(arm, objective)] if figure == "n/a" else [figure, _share(arm, objective)]
+    return f"{'✅ met' if met else '❌ missed'} ({', '.join(figures)})"
+
+
+def _share(arm: Document, objective: str) -> str:
+    share = percent((arm.get("attainment") or {}).get(objective))
+    ends = (arm.get("attainment_interval") or {}).get(objective)
+    return f"{share}, {100 * ends[0]:.0f} to {100 * ends[1]:.0f}" if ends else share
+
+
+def _latency(arm: Document, key: str, stat: str) -> str:
+    spread = arm.get(key) or {}
+    if stat not in spread:
+        return "n/a"
+    value = spread[stat]
+    return "infinite" if value is None else f"{value:.0f} ms" if value >= 100 else f"{value:.3g} ms"
+
+
+def _ends(ends: Sequence[float | None] | None) -> str:
+    if not ends or (ends[0] is None and ends[1] is None):
+        return "not resolved"
+    low, high = ("..." if end is None else f"{end:.3g}" for end in ends)
+    return f"{low} to {high}"
