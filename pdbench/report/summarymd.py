@@ -37,13 +37,14 @@ def summary(document: Document) -> str:
     arms = arms if isinstance(arms, Mapping) else {}
     if kind == "search":
         lines += goodput_table(document)
-    elif any("requests" in arm for arm in arms.values()):
+    elif any(isinstance(arm.get("requests"), Mapping) for arm in arms.values()):
         lines += slo_table(document, arms)
         lines += changes_table(document)
     lines += _listed([f"warning: {safe(text)}" for text in document.get("warnings", ())])
     devices = ", ".join(f"{safe(name)} {arm['devices']}" for name, arm in arms.items() if "devices" in arm)
     tail = [f"run `{str(document.get('run', '')).replace('`', '')}`"]
-    tail += [f"{document['pairs']} pairs"] if "pairs" in document else []
+    pairs = document.get("pairs")
+    tail += [f"{pairs} pair{'s' * (pairs != 1)}"] if isinstance(pairs, int) else []
     tail += [f"devices: {devices}"] if devices else []
     return "\n".join([*lines, f"<sub>{', '.join(tail)}</sub>", ""])
 

@@ -1,5 +1,5 @@
 """The documents' shapes as JSON Schema (2020-12): ``compare``, ``run``, ``simulate``, ``surface``, ``search``,
-``tune``, ``verdict``, ``calibration``, ``baseline``, ``manifest``.
+``tune``, ``verdict``, ``calibration``, ``baseline``, ``manifest``, and ``perfetto`` (an exported trace).
 
 The files refer to ``common.schema.json``; ``load`` gives one schema that stands alone.
 """
@@ -10,7 +10,9 @@ import json
 from importlib.resources import files
 from typing import Any
 
-NAMES = ("compare", "run", "simulate", "surface", "search", "tune", "verdict", "calibration", "baseline", "manifest")
+NAMES = (
+    "compare", "run", "simulate", "surface", "search", "tune", "verdict", "calibration", "baseline", "manifest", "perfetto",
+)  # fmt: skip
 _COMMON = "common.schema.json"
 
 
