@@ -11,7 +11,8 @@ from importlib.resources import files
 from typing import Any
 
 NAMES = (
-    "compare", "run", "simulate", "surface", "search", "tune", "verdict", "calibration", "baseline", "manifest", "perfetto",
+    "compare", "run", "simulate", "surface", "search", "tune", "verdict", "calibration", "baseline", "manifest",
+    "perfetto",
 )  # fmt: skip
 _COMMON = "common.schema.json"
 

@@ -1,0 +1,173 @@
+"""Stalls against prefill: the count, and what chance would give, by hand and on the virtual clock."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pdbench.measure.lifecycles import server_frame
+from pdbench.stored import StoredRun, open_run
+from pdbench.views.devices import Spans, device_names, prefill_spans
+from pdbench.views.gantt import chosen, gantt
+from pdbench.views.stalls import by_chance, lining_up, overlapping, stall_limit_ms
+from pdbench.views.timeline import timeline
+from tests.unit.measure.helpers import frames, request
+from tests.unit.measure.serverhelp import lifecycle, server, step
+from tests.unit.storedhelp import interference_run
+from tests.unit.views.test_numbers import numbers
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> StoredRun:
+    return open_run(str(interference_run(tmp_path_factory.mktemp("interference"))))
+
+
+def spans(*pairs: tuple[float, float]) -> Spans:
+    start, end = np.array([one for one, _ in pairs]), np.array([one for _, one in pairs])
+    return Spans(start, end, np.ones(len(pairs)))
+
+
+def test_chance_is_the_mean_over_all_shifts() -> None:
+    prefill = spans((1.0, 2.0), (4.0, 4.5))
+    lengths = np.array([0.0, 0.25, 1.0, 3.0, 9.0])
+    found = by_chance(lengths, prefill, 0.0, 10.0)
+    starts = np.linspace(0, 10, 20001)[:-1]
+    for length, share in zip(lengths, found, strict=True):
+        hit = np.zeros(len(starts), dtype=bool)
+        for turn in (0.0, 10.0):  # a shifted stall goes on at the beginning
+            hit |= overlapping(starts - turn, starts - turn + length, prefill)
+            if length == 0:
+                hit |= ((starts - turn)[:, None] > prefill.start_s).any(1) & ((starts[:, None] > prefill.start_s) & (
+                    starts[:, None] < prefill.end_s
+                )).any(1)
+        assert share == pytest.approx(hit.mean(), abs=2e-3)
+    assert by_chance(lengths, spans((20.0, 30.0)), 0.0, 10.0).tolist() == [0] * 5
+    assert by_chance(lengths, prefill, 3.0, 3.0).tolist() == [0] * 5
+
+
+def test_touching_is_not_overlapping() -> None:
+    prefill = spans((1.0, 2.0))
+    starts, ends = np.array([0.0, 0.0, 1.5, 2.0]), np.array([1.0, 1.1, 1.6, 3.0])
+    assert overlapping(starts, ends, prefill).tolist() == [False, True, True, False]
+
+
+def test_steps_that_touch_are_one_span() -> None:
+    steps = server_frame([step(0, 0, 5, 3), step(0, 5, 9, 4), step(0, 20, 30, 1), step(0, 9, 20), step(1, 2, 3, 7)])
+    found = prefill_spans(steps, 0)
+    assert found["worker 0"].start_s.tolist() == [0, 0.02]
+    assert found["worker 0"].end_s.tolist() == [0.009, 0.03]
+    assert found["worker 0"].tokens.tolist() == [7, 1]
+    assert len(prefill_spans(steps, 0, near_s=0.1)["worker 0"]) == 1
+    named = steps.assign(device=["cpu:0", "cpu:0", None, "cpu:0", "cuda:1"])
+    assert device_names(named) == {0: "cpu:0", 1: "cuda:1"}
+
+
+def by_hand(prefill_ms: tuple[float, float], worker: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """One stream with a gap of 100 ms from 1120 on; the stamps are the client's."""
+    tokens = [1100.0, 1110.0, 1120.0, 1220.0, 1230.0, 1240.0]
+    steps = [step(0, one - 10, one) for one in tokens] + [step(worker, *prefill_ms, prefill=50, decode=0)]
+    return server(lifecycle("r0", tokens, arrive=1000)), server_frame(steps, "a")
+
+
+@pytest.mark.parametrize(
+    ("prefill", "worker", "aligned", "said"),
+    [
+        ((1130, 1200), 0, 1, "1 of 1 stalls (100 %) overlap a prefill on their device; by chance"),
+        ((1230, 1239), 0, 0, "0 of 1 stalls (0 %) overlap"),
+        ((1130, 1200), 1, 0, "No prefill runs on the devices that decode: 1 stall (gaps above 30 ms"),
+    ],
+)
+def test_one_stall_by_hand(prefill: tuple[float, float], worker: int, aligned: int, said: str) -> None:
+    found = numbers(*frames(request(0, 100, [10, 10, 100, 10, 10], request_id="r0")))
+    verdict = lining_up(found, *by_hand(prefill, worker))
+    assert (verdict.stalls, verdict.known, verdict.aligned) == (1, 1, aligned)
+    assert verdict.limit_ms == 30
+    assert said in verdict.sentence
+    assert verdict.longest_ms == 100
+
+
+def test_the_same_limit_for_all_arms() -> None:
+    slow = numbers(*frames(request(0, 100, [50] * 9)))
+    quick = numbers(*frames(request(0, 100, [10] * 11)))
+    assert stall_limit_ms([slow, quick]) == 30
+    none = pd.DataFrame()
+    assert lining_up(slow, none, none).stalls == 0
+    shared = lining_up(slow, none, none, limit_ms=30)
+    assert shared.stalls == 9
+    assert shared.aligned_share is None
+    assert "the server tells no steps" in shared.sentence
+
+
+@pytest.mark.parametrize("arm", ["colocated", "disaggregated"])
+def test_a_picture_of_each_arm(run: StoredRun, arm: str) -> None:
+    numbers_, lifecycles, steps = run.numbers(arm), run.lifecycles(arm), run.steps(arm)
+    picture = timeline(numbers_, lifecycles, steps, 0)
+    assert picture.gaps == len(picture) == len(numbers_.gaps_ms)
+    assert picture.notes == ()
+    if arm == "colocated":
+        # Each long prompt (200 ms) stalls the three streams.
+        assert picture.verdict.stalls >= 6
+        assert picture.aligned_share == 1
+        assert picture.expected_share is not None
+        assert picture.expected_share < 0.7
+        assert set(picture.prefill) == {"worker 0"}
+    else:
+        assert "No prefill runs on the devices that decode" in picture.sentence or "no stall" in picture.sentence
+        assert set(picture.device) == {"worker 1"}
+        assert set(picture.prefill) == {"worker 0"}
+        assert picture.devices == ["worker 0", "worker 1"]
+    thinned = timeline(numbers_, lifecycles, steps, 0, limit=10)
+    assert len(thinned) <= 10
+    assert thinned.gap_ms.max() == picture.gap_ms.max()
+    assert "gaps are drawn" in thinned.notes[0]
+
+
+def test_a_server_that_tells_nothing(run: StoredRun) -> None:
+    none = pd.DataFrame()
+    picture = timeline(run.numbers("colocated"), none, none, 0)
+    assert picture.aligned_share is picture.expected_share is None
+    assert "not known" in picture.sentence
+    assert "no server data" in picture.notes[0]
+    empty = timeline(run.numbers("colocated"), none, none, 7)
+    assert len(empty) == 0
+    assert empty.sentence == "No token gap was measured."
+    assert gantt(none, 0) == []
+
+
+def test_the_gantt_of_a_handed_off_request() -> None:
+    row = lifecycle(
+        "r0", [60, 85, 95], arrive=2, prefill=(10, 60), transfer=(63, 70), admit=75, workers=(0, 1), end_ns=95_000_000
+    )
+    failed = lifecycle("r1", [], arrive=5, status="error", end_ns=9_000_000) | {
+        "prefill_start_ns": None, "prefill_end_ns": None,
+    }  # fmt: skip
+    bars = gantt(server(row, failed), 0, devices={0: "cpu:0", 1: "cpu:1"})
+    assert [(bar.request, bar.phase, bar.device) for bar in bars] == [
+        ("r0", "queue", ""), ("r0", "prefill", "cpu:0"), ("r0", "wait", ""), ("r0", "transfer", ""), ("r0", "wait", ""),
+        ("r0", "decode", "cpu:1"), ("r1", "queue", ""),
+    ]  # fmt: skip
+    assert [bar.start_s for bar in bars] == pytest.approx([0, 0.008, 0.058, 0.061, 0.068, 0.073, 0.003])
+    assert bars[5].end_s == pytest.approx(0.093)
+
+
+def test_the_gantt_says_whom_it_shows() -> None:
+    rows = [lifecycle(f"r{i}", [i * 10 + (500 if i == 30 else 5)], arrive=i * 10) for i in range(50)]
+    table = server(*rows)
+    kept, said = chosen(table, 0, 10)
+    assert kept.tolist() == list(range(25, 35))
+    assert said == "10 of 50 requests: those around the longest wait for a first token"
+    assert chosen(table, 0, 60)[1] == "all 50 requests of the run"
+    assert chosen(table.assign(warmup=[True] * 45 + [False] * 5), 0)[1] == "all 5 requests of the run"
+    assert len(chosen(table, 3)[0]) == 0
+
+
+def test_requests_that_the_server_forgot(run: StoredRun, tmp_path: Path) -> None:
+    """Its books are bounded: of what fell out, the device is not known, and it is said."""
+    arm = "colocated"
+    verdict = lining_up(run.numbers(arm), run.lifecycles(arm).iloc[1:], run.steps(arm))
+    assert verdict.known < verdict.stalls
+    assert "of 2 more the device is not known" in verdict.sentence
+    assert "requests of" in timeline(run.numbers(arm), run.lifecycles(arm).iloc[1:], run.steps(arm), 0).notes[0]
