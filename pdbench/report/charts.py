@@ -21,7 +21,7 @@ from typing import Any
 
 import bokeh
 from bokeh.embed import components
-from bokeh.models import ColumnDataSource, HoverTool, Label, Range1d, Span
+from bokeh.models import ColumnDataSource, FixedTicker, HoverTool, Label, NumeralTickFormatter, Range1d, Span
 from bokeh.models.ranges import Range
 from bokeh.plotting import figure as _figure
 
@@ -38,6 +38,9 @@ INK = "#7a828e"
 
 GRID = "#8a929e40"
 TOOLS = "pan,box_zoom,xwheel_zoom,reset"
+WIDE_TOOLS = "xpan,xbox_zoom,xwheel_zoom,reset"
+"""Of charts over time: they are looked into along the time only."""
+
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-serif"
 _LONGEST = 60
 
@@ -53,6 +56,13 @@ def dash_of(i: int) -> str:
 
 def marker_of(i: int) -> str:
     return MARKERS[i % len(MARKERS)]
+
+
+def device_colour(i: int) -> str:
+    """The colour of device number ``i``: the palette from its other end, so that it is not an arm's."""
+    colours = PALETTE[-2::-1]
+    return colours[i % len(colours)]
+
 
 
 def plain(text: object, longest: int = _LONGEST) -> str:
@@ -150,6 +160,33 @@ def limit_line(plot: Figure, value: float, text: str = "", *, vertical: bool = F
         place = {"x": 4, "x_units": "screen", "y": value, "y_offset": 3}
     words = Label(text=plain(text), text_font=FONT, text_font_size="11px", text_color=INK, tags=["ink"], **place)
     plot.add_layout(words)
+
+
+def percent_axis(plot: Figure, *, axis: str = "y") -> None:
+    """Shares as per cent: 0.9 is ``90 %``."""
+    for one in plot.yaxis if axis == "y" else plot.xaxis:
+        one.formatter = NumeralTickFormatter(format="0 %")
+
+
+def named_ticks(plot: Figure, labels: Mapping[float, str], *, axis: str = "y") -> None:
+    """Words at given places of a linear axis, and nothing anywhere else."""
+    for one in plot.yaxis if axis == "y" else plot.xaxis:
+        one.ticker = FixedTicker(ticks=list(labels), minor_ticks=[])
+        one.major_label_overrides = {place: plain(text, 28) for place, text in labels.items()}
+
+
+def no_grid(plot: Figure, axis: str) -> None:
+    """No grid lines across ``axis``, which has words and no scale."""
+    for grid in plot.ygrid if axis == "y" else plot.xgrid:
+        grid.grid_line_color = None
+
+
+def strips(plot: Figure, starts: Sequence[float], ends: Sequence[float], colour: str, alpha: float = 0.22) -> None:
+    """Stretches of x shaded over the whole height, behind everything else."""
+    plot.vstrip(
+        x0="x0", x1="x1", source=source(x0=starts, x1=ends), fill_color=colour, fill_alpha=alpha, line_color=None,
+        level="underlay",
+    )  # fmt: skip
 
 
 def static_dir() -> Path:
