@@ -96,17 +96,16 @@ def phases_of(lifecycles: pd.DataFrame) -> list[list[tuple[str, float, float]]]:
     found = []
     for row in range(len(lifecycles)):
         arrive, begun, done, pushed, crossed, admitted, ended = (float(stamps[name][row]) for name in names)
-        if math.isnan(crossed):  # no hand-off: it decodes where its prompt ended
-            edges = [("queue", arrive, begun), ("prefill", begun, done), ("decode", _or(admitted, done), ended)]
-            if not math.isnan(admitted):
-                edges.insert(2, ("wait", done, admitted))
-        else:
-            edges = [
-                ("queue", arrive, begun), ("prefill", begun, done), ("wait", done, pushed),
-                ("transfer", pushed, crossed), ("wait", crossed, admitted), ("decode", admitted, ended),
-            ]  # fmt: skip
+        head = [("queue", arrive, begun), ("prefill", begun, _or(done, ended))]
         if math.isnan(begun):
             edges = [("queue", arrive, ended)]
+        elif math.isnan(pushed) and math.isnan(crossed):  # no hand-off: it decodes where its prompt ended
+            edges = [*head, ("wait", done, admitted), ("decode", _or(admitted, done), ended)]
+        elif math.isnan(crossed):  # it broke on the way
+            edges = [*head, ("wait", done, pushed), ("transfer", pushed, ended)]
+        else:
+            arrived = [("wait", crossed, admitted), ("decode", admitted, ended)]
+            edges = [*head, ("wait", done, pushed), ("transfer", pushed, crossed), *arrived]
         found.append([(phase, start, end) for phase, start, end in edges if end > start])
     return found
 

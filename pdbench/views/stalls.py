@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from pdbench.measure.latency import Floats, floats, percentile
+from pdbench.measure.latency import Floats, Ints, percentile
 from pdbench.measure.lifecycles import column
 from pdbench.units import NS_PER_MS, NS_PER_S
 from pdbench.views.devices import Spans, device_names, name_of, of_pair, prefill_spans
@@ -55,22 +55,29 @@ def stall_limit_ms(arms: Sequence[Numbers]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """The measured gaps of one run with their places: seconds since its first due instant, and device ("" unknown).
+    """The measured gaps of one run with their places: seconds since its first due instant, and device. A gap holds
+    numbers, not names, since there may be millions: ``request_id[row[m]]``, ``devices[place[m]]`` (-1: unknown).
     ``handoff``: from the first token to the second, from one worker to another."""
 
     start_s: Floats
     end_s: Floats
     gap_ms: Floats
-    request: Texts
-    device: Texts
+    row: Ints
+    request_id: Texts
+    place: Ints
+    devices: tuple[str, ...]
     handoff: Flags
+
+    def device_of(self, kept: Ints) -> Texts:
+        """The names of the devices of some gaps, "" where it is not known."""
+        return np.array([*self.devices, ""], dtype=object)[self.place[kept]]
 
 
 def placed(numbers: Numbers, lifecycles: pd.DataFrame, steps: pd.DataFrame, pair: int) -> Placed:
     """Every measured gap of a run, in the order of ``numbers``."""
     t0 = numbers.t0_ns(pair) or 0
     mine = numbers.only((numbers.pair == pair) & ~numbers.warmup)
-    device, crossed = _devices(mine, of_pair(lifecycles, pair), device_names(of_pair(steps, pair)))
+    place, devices, crossed = _devices(mine, of_pair(lifecycles, pair), device_names(of_pair(steps, pair)))
     row = mine.gap_request
     end = (mine.gap_end_ns - t0) / NS_PER_S
     first = np.diff(row, prepend=-1) != 0
@@ -78,26 +85,34 @@ def placed(numbers: Numbers, lifecycles: pd.DataFrame, steps: pd.DataFrame, pair
         start_s=end - mine.gaps_ms * NS_PER_MS / NS_PER_S,
         end_s=end,
         gap_ms=mine.gaps_ms,
-        request=mine.request_id[row],
-        device=device[row],
+        row=row,
+        request_id=mine.request_id,
+        place=place[row],
+        devices=devices,
         handoff=first & crossed[row],
     )
 
 
-def _devices(numbers: Numbers, lifecycles: pd.DataFrame, names: dict[int, str]) -> tuple[Texts, Flags]:
-    """Per request of one run the device that decoded it, and whether it was handed from one worker to another."""
-    device, crossed = np.full(len(numbers), "", dtype=object), np.zeros(len(numbers), dtype=bool)
+def _devices(
+    numbers: Numbers, lifecycles: pd.DataFrame, names: dict[int, str]
+) -> tuple[Ints, tuple[str, ...], Flags]:
+    """Per request of one run the device that decoded it (by number, -1 unknown), the devices' names, and whether it was
+    handed from one worker to another."""
+    place, crossed = np.full(len(numbers), -1, dtype=np.int64), np.zeros(len(numbers), dtype=bool)
     if not len(lifecycles) or "request_id" not in lifecycles:
-        return device, crossed
+        return place, (), crossed
     decoder, first = column(lifecycles, "decode_worker"), column(lifecycles, "prefill_worker")
     decoder = np.where(np.isnan(decoder), first, decoder)
     moved = ~np.isnan(column(lifecycles, "transfer_end_ns")) | (~np.isnan(first) & (decoder != first))
-    row_of = {name: row for row, name in enumerate(lifecycles["request_id"].to_numpy(dtype=object))}
-    rows = np.array([row_of.get(name, -1) for name in numbers.request_id], dtype=np.int64)
+    row_of = {name: row for row, name in enumerate(lifecycles["request_id"].tolist())}
+    rows = np.array([row_of.get(name, -1) for name in numbers.request_id.tolist()], dtype=np.int64)
     found = rows >= 0
-    known = np.array([name_of(worker, names) for worker in decoder], dtype=object)
-    device[found], crossed[found] = known[rows[found]], moved[rows[found]]
-    return device, crossed
+    device = np.array([name_of(worker, names) for worker in decoder], dtype=object)
+    devices = tuple(sorted({str(name) for name in device} - {""}))
+    number = {name: at for at, name in enumerate(devices)}
+    known = np.array([number.get(str(name), -1) for name in device], dtype=np.int64)
+    place[found], crossed[found] = known[rows[found]], moved[rows[found]]
+    return place, devices, crossed
 
 
 def lining_up(
@@ -114,22 +129,23 @@ def lining_up(
     stalls = known = aligned = handoffs = 0
     expected, longest, busy = 0.0, 0.0, False
     for pair in chosen:
-        gaps = placed(numbers, lifecycles, steps, pair)
-        long = gaps.gap_ms > limit
-        stalls += int(long.sum())
-        handoffs += int((long & gaps.handoff).sum())
-        longest = max(longest, float(gaps.gap_ms[long].max())) if long.any() else longest
-        spans = prefill_spans(of_pair(steps, pair), numbers.t0_ns(pair) or 0)
-        for device in sorted({str(one) for one in gaps.device} - {""}) if len(of_pair(steps, pair)) else []:
-            here = gaps.device == device
-            mine = here & long
-            known += int(mine.sum())
-            if device not in spans:
+        gaps, here = placed(numbers, lifecycles, steps, pair), of_pair(steps, pair)
+        long = np.flatnonzero(gaps.gap_ms > limit)
+        stalls += len(long)
+        handoffs += int(gaps.handoff[long].sum())
+        longest = max(longest, float(gaps.gap_ms[long].max(initial=0.0)))
+        spans = prefill_spans(here, numbers.t0_ns(pair) or 0)
+        for at, device in enumerate(gaps.devices if len(here) else ()):
+            mine = long[gaps.place[long] == at]
+            known += len(mine)
+            on_it = np.flatnonzero(gaps.place == at) if device in spans else long[:0]
+            if not len(on_it):
                 continue
             busy = True
-            aligned += int(overlapping(gaps.start_s[mine], gaps.end_s[mine], spans[device]).sum())
-            window = float(gaps.start_s[here].min()), float(gaps.end_s[here].max())
-            expected += float(by_chance(gaps.end_s[mine] - gaps.start_s[mine], spans[device], *window).sum())
+            start, end = gaps.start_s[mine], gaps.end_s[mine]
+            aligned += int(overlapping(start, end, spans[device]).sum())
+            window = float(gaps.start_s[on_it].min()), float(gaps.end_s[on_it].max())
+            expected += float(by_chance(end - start, spans[device], *window).sum())
     shares = (aligned / known, expected / known) if known else (None, None)
     said = _sentence(limit, stalls, known, aligned, handoffs, longest, expected, busy=busy, told=bool(len(steps)))
     return LiningUp(limit, stalls, known, aligned, handoffs, *shares, longest if stalls else None, said)

@@ -86,14 +86,14 @@ def timeline(
         notes.append("prefill spans too near to be told apart are drawn as one")
     if not len(here):
         notes.append("no server data: pdserve tells its steps, other servers do not, so no prefill is shaded")
-    elif (missing := int(np.sum(gaps.device == ""))) and len(gaps.gap_ms):
+    elif (missing := int(np.sum(gaps.place < 0))) and len(gaps.gap_ms):
         notes.append(f"the server keeps no record of the requests of {missing} gaps")
     return Timeline(
         pair=pair,
         time_s=gaps.end_s[kept],
         gap_ms=gaps.gap_ms[kept],
-        device=gaps.device[kept],
-        request=gaps.request[kept],
+        device=gaps.device_of(kept),
+        request=gaps.request_id[gaps.row[kept]],
         stall=gaps.gap_ms[kept] > verdict.limit_ms,
         gaps=len(gaps.gap_ms),
         prefill=prefill,
