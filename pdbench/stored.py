@@ -32,7 +32,7 @@ UNFINISHED = "unfinished"
 """The ``kind`` of the document that stands in for that of a run which was never sealed."""
 
 _NUMBERS = (
-    "pair", "index", "scheduled_ns", "sent_ns", "end_ns", "status", "warmup", "request_id", "output_tokens",
+    "pair", "index", "scheduled_ns", "sent_ns", "end_ns", "status", "warmup", "request_id", "output_tokens", "chunks",
 )  # fmt: skip
 _SHOWN = (
     "arm", "pair", "index", "request_id", "status", "warmup", "http_status", "error", "scheduled_ns", "sent_ns",
@@ -98,7 +98,9 @@ class StoredRun:
                 found = numbers_of(_columns(rows), Tokens(*(_whole(chunks[name]) for name in chunks)))
             except ValueError as error:
                 raise UsageError(str(error), where=str(self.path), remedy="run again") from None
-            self._numbers[arm] = found.only(~np.isin(found.pair, self.set_aside))
+            # A request whose tokens were lost with a torn file did not fail: nothing is known of it.
+            lost = (found.status == "ok") & ~found.completed & (_number(rows, "chunks", found) > 0)
+            self._numbers[arm] = found.only(~np.isin(found.pair, self.set_aside) & ~lost)
         return self._numbers[arm]
 
     def requests(self, arm: str) -> pd.DataFrame:
@@ -192,7 +194,9 @@ def _of_folder(path: Path) -> StoredRun:
             notes.insert(0, "the run was not sealed (no manifest.json): it was killed at its very end; run it again")
     else:
         document = unfinished_document(path, tables)
-        notes.insert(0, f"the run is unfinished: {_UNFINISHED}; what its ended repetitions left is shown")
+        gone = "summary.json is gone: its figures are made anew, without a verdict"
+        left = f"the run is unfinished: {_UNFINISHED}; what its ended repetitions left is shown"
+        notes.insert(0, left if manifest is None else gone)
     if "kind" not in document:
         document = _filled(document, manifest, path)
     run = StoredRun(path, document, manifest, notes, tables)
@@ -245,6 +249,8 @@ def _filled(document: Document, manifest: Document | None, path: Path) -> Docume
 def _missing(run: StoredRun) -> list[str]:
     """What pictures will miss."""
     rows, notes = run.tables.counts("requests"), []
+    if not run.tables.has("tokens") and run.tables.has("requests"):
+        notes.append("the stamps of the tokens are gone (tokens.parquet): no latency can be drawn; run it again")
     if not run.tables.has("requests"):
         return ["no records are stored (requests.parquet): curves and timelines cannot be drawn; run it again"]
     if not sum(rows.values()):
@@ -263,6 +269,10 @@ def _missing(run: StoredRun) -> list[str]:
         shown = ", ".join(str(pair + 1) for pair in run.set_aside)
         notes.append(f"pair {shown} was run again: the try that was set aside is not drawn")
     return notes
+
+
+def _number(rows: Mapping[str, npt.NDArray[Any]], name: str, numbers: Numbers) -> npt.NDArray[np.float64]:
+    return np.asarray(rows.get(name, np.zeros(len(numbers))), dtype=np.float64)
 
 
 def _whole(values: npt.NDArray[Any]) -> npt.NDArray[np.int64]:

@@ -25,7 +25,7 @@ def device_names(steps: pd.DataFrame) -> dict[int, str]:
     named = steps["device"].to_numpy(dtype=object) if "device" in steps else np.full(len(steps), None, dtype=object)
     numbers, first = np.unique(workers[known].astype(np.int64), return_index=True)
     found = named[known][first]
-    return {int(w): name_of(int(w), {int(w): d} if isinstance(d, str) and d else {}) for w, d in zip(numbers, found)}
+    return {int(w): d if isinstance(d, str) and d else f"worker {w}" for w, d in zip(numbers, found, strict=True)}
 
 
 def name_of(worker: float, names: dict[int, str]) -> str:
@@ -38,8 +38,8 @@ def name_of(worker: float, names: dict[int, str]) -> str:
 def with_device(steps: pd.DataFrame) -> pd.DataFrame:
     """The steps with a ``device`` column, made up from ``worker`` where the server tells none."""
     names = device_names(steps)
-    workers = column(steps, "worker")
-    return steps.assign(device=np.array([name_of(worker, names) for worker in workers], dtype=object))
+    workers, place = np.unique(column(steps, "worker"), return_inverse=True)
+    return steps.assign(device=np.array([name_of(worker, names) for worker in workers], dtype=object)[place])
 
 
 def of_pair(table: pd.DataFrame, pair: int) -> pd.DataFrame:
