@@ -153,3 +153,24 @@ def test_lanes_do_not_overlap_and_are_few(rows: list[tuple[int, int]]) -> None:
         assert all(one[1] <= other[0] for one, other in zip(mine, mine[1:], strict=False))
     deepest = max((int(((start <= at) & (np.maximum(end, start + 1) > at)).sum()) for at in start), default=0)
     assert len(set(lanes.tolist())) == deepest
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"ph": "X", "pid": 1, "tid": 1, "ts": 0, "name": "a", "cat": "step", "args": {}},
+        {"ph": "X", "pid": 1, "tid": 0, "ts": 0, "name": "a", "cat": "step", "args": {}, "dur": 1},
+        {"ph": "X", "pid": 1, "tid": 1, "ts": 0, "name": "a", "cat": "step", "args": {}, "dur": 0},
+        {"ph": "s", "pid": 1, "tid": 1, "ts": 0, "name": "a", "cat": "hand-off"},
+        {"ph": "f", "pid": 1, "tid": 1, "ts": 0, "name": "a", "cat": "hand-off", "id": "1"},
+        {"ph": "s", "pid": 1, "tid": 1, "ts": 0, "name": "a", "cat": "hand-off", "id": "1", "bp": "e"},
+        {"ph": "b", "pid": 1, "tid": 0, "ts": 0, "name": "a", "cat": "request"},
+        {"ph": "b", "pid": 1, "tid": 0, "ts": -1, "name": "a", "cat": "request", "id": "1"},
+        {"ph": "C", "pid": 1, "tid": 0, "ts": 0, "name": "a", "args": {"requests": -1}},
+        {"ph": "M", "pid": 1, "tid": 0, "ts": 0, "name": "surprise", "args": {}},
+        {"ph": "Z", "pid": 1, "tid": 0, "ts": 0, "name": "a"},
+    ],
+)
+def test_what_a_trace_must_not_hold(made: Event, bad: Event) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        check({**made, "traceEvents": [bad]})
