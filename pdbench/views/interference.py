@@ -87,15 +87,18 @@ def interference(lifecycles: pd.DataFrame, steps: pd.DataFrame, *, limit: int = 
 
 
 def _bins(tokens: Floats, gap_ms: Floats) -> tuple[Bin, ...]:
-    """One bin without prompt tokens, then at most twelve with about as many gaps each."""
+    """One bin without prompt tokens, then a bin a size; where there are more than twelve sizes, twelve with about as many
+    gaps each."""
     found = []
     if (none := tokens <= 0).any():
         found.append(Bin(0.0, 0.0, int(none.sum()), float(np.median(gap_ms[none]))))
     tokens, gap_ms = tokens[~none], gap_ms[~none]
     if not len(tokens):
         return tuple(found)
-    edges = np.unique(np.quantile(tokens, np.linspace(0, 1, _BINS + 1)))
-    place = np.clip(np.searchsorted(edges, tokens, side="right") - 1, 0, max(0, len(edges) - 2))
+    edges = np.unique(tokens)
+    if len(edges) > _BINS:
+        edges = np.unique(np.quantile(tokens, np.linspace(0, 1, _BINS + 1))[:-1])
+    place = np.searchsorted(edges, tokens, side="right") - 1
     for number in np.unique(place):
         inside = place == number
         low, high = float(tokens[inside].min()), float(tokens[inside].max())
