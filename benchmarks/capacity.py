@@ -129,6 +129,11 @@ def highest(points: Sequence[Point], client: ClientName, criterion: Criterion) -
     return best
 
 
+def highest_ever(points: Sequence[Point], client: ClientName, criterion: Criterion) -> int:
+    """The highest rate that the client holds, whatever it missed below: a peer gets the benefit of the doubt."""
+    return max((p.rate for p in points if p.client == client and p.holds(criterion)), default=0)
+
+
 def crowd(directory: Path) -> tuple[ClientRun, int]:
     """2,000 streams at once: the run, and how many really were open together."""
     due = [round(i * 1e9 / CROWD_OPENING_PER_S) for i in range(CROWD)]
@@ -193,7 +198,7 @@ def targets_of(points: Sequence[Point]) -> list[Target]:
     user = {p.rate: quantile(np.abs(p.judged.stamp), 50) / 1e3 for p in points if p.client == "user"}
     found = [Target("kernel stamps hold, " + SHARP.name, 60_000, highest(points, "kernel", SHARP), "events/s", False)]
     found.append(Target("user clock P50 at 60,000 events/s", 100, user.get(60_000, float("nan")), "us"))
-    plain = highest(points, "aiohttp", EVEN)
+    plain = highest_ever(points, "aiohttp", EVEN)
     lowest = min((p.rate for p in points if p.client == "aiohttp"), default=1)
     for client in ("kernel", "user"):
         ratio = highest(points, client, EVEN) / (plain or lowest)

@@ -40,6 +40,18 @@ def test_a_client_is_not_credited_with_a_rate_that_never_was(achieved: float, fa
     assert capacity.document_of(point)["achieved"] == (None if math.isnan(achieved) else achieved)
 
 
+def test_a_peer_is_credited_with_its_best_rate_and_we_with_the_last_before_a_miss() -> None:
+    judged = judge([seen("a", WRITES)], {"a": served("a", WRITES)})
+    points = [
+        Point(client, rate, run(failed), judged, 1.0, float(rate))
+        for client in ("kernel", "aiohttp")
+        for rate, failed in ((1000, 0), (2000, 1), (3000, 0), (4000, 1))
+    ]
+    assert capacity.highest(points, "kernel", EVEN) == 1000
+    assert capacity.highest_ever(points, "aiohttp", EVEN) == 3000
+    assert capacity.highest_ever(points[:4], "aiohttp", EVEN) == 0
+
+
 def test_memory_that_was_not_measured_is_not_little() -> None:
     facts = SimpleNamespace(peak_rss_bytes=90_000_000)
     assert peak_rss_mb(run(outcome=SimpleNamespace(facts=facts))) == 90
