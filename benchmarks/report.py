@@ -45,27 +45,45 @@ def frames(arm: str, due: Ints, at: Ints) -> tuple[pd.DataFrame, pd.DataFrame]:
     """As ``measure.records.to_frames`` makes them, without a million records in between."""
     n, m = at.shape
     names = pd.array([f"bench-{arm}-{i}" for i in range(n)], dtype="str")
-    ints = dict.fromkeys(("reads", "max_events_per_read", "merged_events", "worst_gap_lag_ns", "write_ns"), np.zeros(n, np.int64))
+    ints = dict.fromkeys(
+        ("reads", "max_events_per_read", "merged_events", "worst_gap_lag_ns", "write_ns"), np.zeros(n, np.int64)
+    )
     texts = {name: pd.array([""] * n, dtype="str") for name in ("error", "note")}
     whole = {
-        "sent_ns": due, "end_ns": at[:, -1], "http_status": np.full(n, 200), "prompt_tokens": np.full(n, 512), "output_tokens": np.full(n, m)
-    }  # fmt: skip
+        "sent_ns": due,
+        "end_ns": at[:, -1],
+        "http_status": np.full(n, 200),
+        "prompt_tokens": np.full(n, 512),
+        "output_tokens": np.full(n, m),
+    }
     requests = pd.DataFrame(
         {
-            "arm": pd.array([arm] * n, dtype="str"), "pair": np.zeros(n, np.int64), "index": np.arange(n), "scheduled_ns": due,
-            "planned_prompt_tokens": np.full(n, 512), "planned_output_tokens": np.full(n, m), **ints,
+            "arm": pd.array([arm] * n, dtype="str"),
+            "pair": np.zeros(n, np.int64),
+            "index": np.arange(n),
+            "scheduled_ns": due,
+            "planned_prompt_tokens": np.full(n, 512),
+            "planned_output_tokens": np.full(n, m),
+            **ints,
             **{name: pd.array(values, dtype="Int64") for name, values in whole.items()},
-            "status": pd.array(["ok"] * n, dtype="str"), **texts,
-            "token_source": pd.array(["continuous_usage"] * n, dtype="str"), "request_id": names,
-            "chunks": np.full(n, m), "warmup": np.zeros(n, bool), "user_lag_ns": [[] for _ in range(n)],
+            "status": pd.array(["ok"] * n, dtype="str"),
+            **texts,
+            "token_source": pd.array(["continuous_usage"] * n, dtype="str"),
+            "request_id": names,
+            "chunks": np.full(n, m),
+            "warmup": np.zeros(n, bool),
+            "user_lag_ns": [[] for _ in range(n)],
         }
-    )  # fmt: skip
+    )
     tokens = pd.DataFrame(
         {
-            "arm": pd.Categorical.from_codes(np.zeros(n * m, np.int8), [arm]).astype("str"), "pair": np.zeros(n * m, np.int64),
-            "index": np.repeat(np.arange(n), m), "t_ns": at.ravel(), "n_tokens": np.ones(n * m, np.int64),
+            "arm": pd.array(np.full(n * m, arm, dtype=object), dtype="str"),
+            "pair": np.zeros(n * m, np.int64),
+            "index": np.repeat(np.arange(n), m),
+            "t_ns": at.ravel(),
+            "n_tokens": np.ones(n * m, np.int64),
         }
-    )  # fmt: skip
+    )
     return requests, tokens
 
 
@@ -73,20 +91,35 @@ def server(arm: str, due: Ints, at: Ints) -> tuple[list[dict[str, Any]], list[di
     """Lifecycles, and steps: a prefill a request, decode steps of 64 gaps between."""
     lifecycles = [
         {
-            "request_id": f"bench-{arm}-{i}", "status": "ok", "arrive_ns": int(due[i]) + 300_000,
-            "prefill_start_ns": int(at[i, 0]) - _PREFILL_NS, "prefill_end_ns": int(at[i, 0]) - 100_000,
-            "decode_admit_ns": int(at[i, 0]), "end_ns": int(at[i, -1]), "prompt_tokens": 512, "output_tokens": at.shape[1],
-            "prefill_worker": i % 2, "decode_worker": i % 2, "kv_bytes": 2 << 20, "token_ns": at[i].tolist(),
+            "request_id": f"bench-{arm}-{i}",
+            "status": "ok",
+            "arrive_ns": int(due[i]) + 300_000,
+            "prefill_start_ns": int(at[i, 0]) - _PREFILL_NS,
+            "prefill_end_ns": int(at[i, 0]) - 100_000,
+            "decode_admit_ns": int(at[i, 0]),
+            "end_ns": int(at[i, -1]),
+            "prompt_tokens": 512,
+            "output_tokens": at.shape[1],
+            "prefill_worker": i % 2,
+            "decode_worker": i % 2,
+            "kv_bytes": 2 << 20,
+            "token_ns": at[i].tolist(),
         }
         for i in range(len(due))
-    ]  # fmt: skip
+    ]
     steps = [
         {
-            "worker": i % 2, "device": f"gpu:{i % 2}", "start_ns": int(at[i, 0]) - _PREFILL_NS, "end_ns": int(at[i, 0]) - 100_000,
-            "prefill_tokens": 512, "decode_tokens": 8, "sequences": 9, "context_tokens": 4096,
+            "worker": i % 2,
+            "device": f"gpu:{i % 2}",
+            "start_ns": int(at[i, 0]) - _PREFILL_NS,
+            "end_ns": int(at[i, 0]) - 100_000,
+            "prefill_tokens": 512,
+            "decode_tokens": 8,
+            "sequences": 9,
+            "context_tokens": 4096,
         }
         for i in range(len(due))
-    ]  # fmt: skip
+    ]
     return lifecycles, steps
 
 
@@ -101,12 +134,27 @@ def make_run(path: Path, requests: int, tokens: int) -> None:
         store.write_server(*server(arm, due, at), arm=arm)
         arms[arm] = summarise(*tables, parse_objectives(SLO), 2, simulated=True)
     document = {
-        "schema_version": 1, "kind": "compare", "run": path.name, "slo": SLO, "pairs": 1, "simulated": True, "fingerprint": {},
-        "workload": {"name": "made up", "arrivals": {"process": "poisson", "rate": 100.0}, "num_requests": requests // 2, "warmup": 0},
-        "validity": {"status": "VALID", "reasons": []}, "arms": arms, "comparisons": [],
+        "schema_version": 1,
+        "kind": "compare",
+        "run": path.name,
+        "slo": SLO,
+        "pairs": 1,
+        "simulated": True,
+        "fingerprint": {},
+        "workload": {
+            "name": "made up",
+            "arrivals": {"process": "poisson", "rate": 100.0},
+            "num_requests": requests // 2,
+            "warmup": 0,
+        },
+        "validity": {"status": "VALID", "reasons": []},
+        "arms": arms,
+        "comparisons": [],
         "sentence": f"{requests:,} requests that were never made: this page is about the page.",
-    }  # fmt: skip
-    store.seal({"kind": "compare", "run": path.name, "argv": ["pdbench", "compare"], "config": {"base": "colocated"}}, document)
+    }
+    store.seal(
+        {"kind": "compare", "run": path.name, "argv": ["pdbench", "compare"], "config": {"base": "colocated"}}, document
+    )
 
 
 def main() -> int:

@@ -146,6 +146,7 @@ _OUTPUT = [
     _option("--json", "as_json", is_flag=True, help="Pure JSON on stdout, everything else on stderr."),
     _option("-q", "--quiet", is_flag=True, help="No progress."),
     _option("--no-color", is_flag=True, help="No colours (also: NO_COLOR)."),
+    _option("--no-report", is_flag=True, help="Write no report.html beside the results."),
     _option("--print-config", is_flag=True, help="Print what would run, as YAML, and end."),
 ]
 

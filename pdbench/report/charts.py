@@ -17,11 +17,13 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import bokeh
+import numpy.typing as npt
 from bokeh.embed import components
-from bokeh.models import ColumnDataSource, FixedTicker, HoverTool, Label, NumeralTickFormatter, Range1d, Span
+from bokeh.models import ColumnDataSource, FixedTicker, HoverTool, NumeralTickFormatter, Range1d
+from bokeh.models.annotations import Label, Span
 from bokeh.models.ranges import Range
 from bokeh.plotting import figure as _figure
 
@@ -62,7 +64,6 @@ def device_colour(i: int) -> str:
     """The colour of device number ``i``: the palette from its other end, so that it is not an arm's."""
     colours = PALETTE[-2::-1]
     return colours[i % len(colours)]
-
 
 
 def plain(text: object, longest: int = _LONGEST) -> str:
@@ -139,19 +140,19 @@ def _calm(plot: Any) -> None:
         grid.grid_line_color = GRID
 
 
-def source(name: str = "", **columns: Any) -> ColumnDataSource:
+def source(name: str = "", /, **columns: Any) -> ColumnDataSource:
     """Columns of equal length, by name; ``name`` lets a live page find and stream to it."""
     return ColumnDataSource(data=columns, name=name or None)
 
 
-def hover(plot: Figure, renderers: Sequence[Any], *lines: tuple[str, str], mode: str = "mouse") -> None:
+def hover(plot: Figure, renderers: Sequence[Any], *lines: tuple[str, str]) -> None:
     """What is said of a point under the pointer: (label, ``"@column{format} unit"``)."""
-    plot.add_tools(HoverTool(renderers=list(renderers), tooltips=list(lines), mode=mode, attachment="horizontal"))
+    plot.add_tools(HoverTool(renderers=list(renderers), tooltips=list(lines), attachment="horizontal"))
 
 
 def limit_line(plot: Figure, value: float, text: str = "", *, vertical: bool = False) -> None:
     """A limit across the whole figure, dashed in the page's ink, with its words beside it."""
-    across = "height" if vertical else "width"
+    across: Literal["height", "width"] = "height" if vertical else "width"
     plot.add_layout(Span(location=value, dimension=across, line_color=INK, line_dash="4 3", tags=["ink"]))
     if not text:
         return
@@ -181,7 +182,7 @@ def no_grid(plot: Figure, axis: str) -> None:
         grid.grid_line_color = None
 
 
-def strips(plot: Figure, starts: Sequence[float], ends: Sequence[float], colour: str, alpha: float = 0.22) -> None:
+def strips(plot: Figure, starts: npt.ArrayLike, ends: npt.ArrayLike, colour: str, alpha: float = 0.22) -> None:
     """Stretches of x shaded over the whole height, behind everything else."""
     plot.vstrip(
         x0="x0", x1="x1", source=source(x0=starts, x1=ends), fill_color=colour, fill_alpha=alpha, line_color=None,

@@ -1,6 +1,6 @@
 """The forms in which a stored run can be had, one line each: what makes it, and where it goes.
 
-An exporter takes runs and gives files by name. What is to be read goes to stdout, what is to be opened by another program
+An exporter takes runs and gives files by name. What is to be read goes to stdout, what another program is to open goes
 into the run's folder; ``-o`` says otherwise. A new one is one function and one line in ``FORMATS``.
 """
 
@@ -33,7 +33,7 @@ class Asked:
 class Exporter(Protocol):
     """Runs in, files out: name -> text. Raises ``UsageError`` for a run that has no such form."""
 
-    def __call__(self, runs: Sequence[StoredRun], asked: Asked) -> Mapping[str, str]: ...
+    def __call__(self, runs: Sequence[StoredRun], asked: Asked, /) -> Mapping[str, str]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def print_runs(runs: Sequence[StoredRun], console: Console) -> None:
         printers.get(run.kind, print_document)(run.document, console)
 
 
-def _text(runs: Sequence[StoredRun], asked: Asked) -> Mapping[str, str]:
+def _text(runs: Sequence[StoredRun], _asked: Asked) -> Mapping[str, str]:
     from rich.console import Console
 
     out = io.StringIO()
@@ -64,18 +64,20 @@ def _text(runs: Sequence[StoredRun], asked: Asked) -> Mapping[str, str]:
     return {"report.txt": out.getvalue()}
 
 
-def _json(runs: Sequence[StoredRun], asked: Asked) -> Mapping[str, str]:
+def _json(runs: Sequence[StoredRun], _asked: Asked) -> Mapping[str, str]:
     documents = [run.document for run in runs]
-    return {"report.json": json.dumps(documents[0] if len(documents) == 1 else documents, indent=2, allow_nan=False) + "\n"}
+    return {
+        "report.json": json.dumps(documents[0] if len(documents) == 1 else documents, indent=2, allow_nan=False) + "\n"
+    }
 
 
-def _markdown(runs: Sequence[StoredRun], asked: Asked) -> Mapping[str, str]:
-    from pdbench.report.markdown import markdown
+def _markdown(runs: Sequence[StoredRun], _asked: Asked) -> Mapping[str, str]:
+    from pdbench.report.markdown import document_markdown
 
-    return {"report.md": "\n".join(markdown(run.document) for run in runs)}
+    return {"report.md": "\n".join(document_markdown(run.document) for run in runs)}
 
 
-def _junit(runs: Sequence[StoredRun], asked: Asked) -> Mapping[str, str]:
+def _junit(runs: Sequence[StoredRun], _asked: Asked) -> Mapping[str, str]:
     from pdbench.report.junit import junit
 
     for run in runs:
@@ -93,14 +95,14 @@ def _html(runs: Sequence[StoredRun], asked: Asked) -> Mapping[str, str]:
     return {FILE_NAME if len(runs) == 1 else "report-over-time.html": render(runs, price=asked.price)}
 
 
-def _csv(runs: Sequence[StoredRun], asked: Asked) -> Mapping[str, str]:
+def _csv(runs: Sequence[StoredRun], _asked: Asked) -> Mapping[str, str]:
     from pdbench.report.csvfile import arms_csv, requests_csv
 
     run = _only(runs, "csv")
     return {"requests.csv": requests_csv(run), "arms.csv": arms_csv(run)}
 
 
-def _perfetto(runs: Sequence[StoredRun], asked: Asked) -> Mapping[str, str]:
+def _perfetto(runs: Sequence[StoredRun], _asked: Asked) -> Mapping[str, str]:
     from pdbench.report.perfetto import trace
 
     return {"perfetto.json": json.dumps(trace(_only(runs, "perfetto")), allow_nan=False)}
@@ -132,7 +134,7 @@ def write_files(files: Mapping[str, str], runs: Sequence[StoredRun], output: Pat
     if output is not None and (len(files) > 1 or output.is_dir()):
         paths = {output / name: text for name, text in files.items()}
     elif output is not None:
-        paths = {output: text for text in files.values()}
+        paths = dict.fromkeys([output], next(iter(files.values())))
     else:
         paths = {folder / name: text for name, text in files.items()}
     for path, text in paths.items():
@@ -143,5 +145,7 @@ def write_files(files: Mapping[str, str], runs: Sequence[StoredRun], output: Pat
             beside.replace(path)
         except OSError as error:
             reason = error.strerror or str(error)
-            raise UsageError(f"cannot write {path}: {reason}", where="-o", remedy="name a file in a writable folder") from None
+            raise UsageError(
+                f"cannot write {path}: {reason}", where="-o", remedy="name a file in a writable folder"
+            ) from None
     return list(paths)

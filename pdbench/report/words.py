@@ -61,10 +61,11 @@ def spread(entry: Mapping[str, Any], key: str, stat: str, *, unit: bool = False)
 
 
 def shares(bounds: Sequence[float] | None) -> str:
-    """``[0.88, 0.97]`` -> ``88 to 97 %``."""
+    """``[0.88, 0.97]`` -> ``88 to 97 %``. A bound is 0 or 100 only where it is one: beside ``99.7 %`` it would lie."""
     if not bounds:
         return NOTHING
-    return f"{100 * bounds[0]:.0f} to {100 * bounds[1]:.0f} %"
+    low, high = ("99" if 0.995 <= one < 1 else "1" if 0 < one < 0.005 else f"{100 * one:.0f}" for one in bounds)
+    return f"{low} to {high} %"
 
 
 def metric_label(metric: str) -> str:

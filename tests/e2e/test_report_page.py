@@ -62,7 +62,7 @@ def test_colours_follow_the_scheme_and_the_legend_hides_an_arm(report: Path, ope
     button.click()
     assert button.get_attribute("aria-pressed") == "false"
     hidden = "Bokeh.documents[0].get_model_by_id ? [...Bokeh.documents[0]._all_models.values()] : []"
-    tagged = f"({hidden}).filter((m) => (m.tags ?? []).includes('arm-1'))"
+    tagged = f"({hidden}).filter((m) => m.name === 'arm-1')"
     assert page.evaluate(f"{tagged}.length > 3 && {tagged}.every((m) => !m.visible)")
     page.locator("#stalls-0 summary").click()
     assert page.locator("#stalls-0 table").is_visible()

@@ -17,12 +17,12 @@ from pdbench.views.interference import Interference, interference
 
 _COLOURS = {"queue": "#8C8C8C", "prefill": "#D55E00", "wait": "#BFBFBF", "transfer": "#CC79A7", "decode": "#0072B2"}
 _WORDS = {
-    "queue": "waits for prefill", "prefill": "prefill", "wait": "waits for hand-off or decode", "transfer": "KV transfer",
+    "queue": "waits for prefill", "prefill": "prefill", "wait": "waits to decode", "transfer": "KV transfer",
     "decode": "decode",
 }  # fmt: skip
 _ROW_PX = 8
 _LEAST_MS = 0.01
-_NO_STAMPS = "Only pdserve keeps a stamp of every phase; other servers tell the client nothing of what happens inside them."
+_NO_STAMPS = "Only pdserve keeps a stamp of every phase; other servers tell nothing of what happens inside them."
 _TRY = "pdbench compare colocated-chunked disaggregated --pairs 1"
 
 
@@ -111,8 +111,7 @@ def _bar_table(bars: Sequence[Bar], caption: str) -> Table:
         if bar.device and bar.device not in where.setdefault(bar.request, []):
             where[bar.request].append(bar.device)
     rows: list[list[Cell | str]] = [
-        [name, " → ".join(where.get(name, [])) or words.NOTHING]
-        + [words.number(took.get(phase), words.NOTHING) for phase in seen]
+        [name, " → ".join(where.get(name, [])) or words.NOTHING, *(words.number(took.get(phase)) for phase in seen)]
         for name, took in by_request.items()
     ]
     return Table(f"{caption}, in ms", ("request", "devices", *(_WORDS[phase] for phase in seen)), rows, "llr")
@@ -145,7 +144,8 @@ def _parts_chart(known: Sequence[tuple[Shown, Handoff]], page: Page) -> Chart:
     low = max(_LEAST_MS, min(p50 for _, one in known for p50, _ in one.table.values()))
     high = max(_LEAST_MS, max(p90 for _, one in known for _, p90 in one.table.values()))
     plot = charts.figure(
-        "", x_label="ms, P50 to P90", y_label="", height=110 + 46 * len(parts), x_log=True, x_range=(low / 1.6, high * 1.6),
+        "", x_label="ms, P50 to P90", y_label="", height=110 + 46 * len(parts), x_log=True,
+        x_range=(low / 1.6, high * 1.6),
         y_range=(-0.6, len(parts) - 0.4),
     )  # fmt: skip
     charts.named_ticks(plot, {place[name]: LABELS[name] for name in parts})
@@ -160,12 +160,23 @@ def _parts_chart(known: Sequence[tuple[Shown, Handoff]], page: Page) -> Chart:
             part=[LABELS[name] for name in names],
             arm=[charts.plain(arm.label)] * len(names),
         )
-        bar = plot.segment(x0="p50", x1="p90", y0="y", y1="y", source=data, line_color=arm.colour, line_width=3, tags=[arm.tag])
-        dots = plot.scatter(
-            x="p50", y="y", source=data, size=9, marker=charts.marker_of(arm.number), fill_color=arm.colour, line_color=None, tags=[arm.tag]
+        bar = plot.segment(
+            x0="p50", x1="p90", y0="y", y1="y", source=data, line_color=arm.colour, line_width=3, name=arm.tag
         )
-        charts.hover(plot, [bar, dots], ("arm", "@arm"), ("part", "@part"), ("P50", "@p50{0.00} ms"), ("P90", "@p90{0.00} ms"))
-    how = "a mark is the median of a part of the way to the second token, the bar reaches to its P90; further left is quicker."
+        dots = plot.scatter(
+            x="p50",
+            y="y",
+            source=data,
+            size=9,
+            marker=charts.marker_of(arm.number),
+            fill_color=arm.colour,
+            line_color=None,
+            name=arm.tag,
+        )
+        charts.hover(
+            plot, [bar, dots], ("arm", "@arm"), ("part", "@part"), ("P50", "@p50{0.00} ms"), ("P90", "@p90{0.00} ms")
+        )
+    how = "a mark is the median of a part of the way to the second token, the bar reaches to its P90; left is quick."
     rows: list[list[Cell | str]] = [
         [LABELS[name], *(Cell(_median(one, name), below=_ninety(one, name)) for _, one in known)] for name in parts
     ]
@@ -194,7 +205,15 @@ def _disturbed_chart(known: Sequence[tuple[Shown, Interference]], page: Page) ->
         marker = charts.marker_of(arm.number)
         points = charts.source(x=one.tokens.astype(np.float32), y=one.gap_ms.astype(np.float32))
         plot.scatter(
-            x="x", y="y", source=points, size=4, marker=marker, fill_color=arm.colour, fill_alpha=0.22, line_color=None, tags=[arm.tag]
+            x="x",
+            y="y",
+            source=points,
+            size=4,
+            marker=marker,
+            fill_color=arm.colour,
+            fill_alpha=0.22,
+            line_color=None,
+            name=arm.tag,
         )
         data = charts.source(
             x=[(each.low + each.high) / 2 for each in one.bins],
@@ -202,14 +221,21 @@ def _disturbed_chart(known: Sequence[tuple[Shown, Interference]], page: Page) ->
             count=[each.count for each in one.bins],
             arm=[charts.plain(arm.label)] * len(one.bins),
         )
-        plot.line(x="x", y="y", source=data, line_color=arm.colour, line_dash=arm.dash, line_width=2, tags=[arm.tag])
+        plot.line(x="x", y="y", source=data, line_color=arm.colour, line_dash=arm.dash, line_width=2, name=arm.tag)
         dots = plot.scatter(
-            x="x", y="y", source=data, size=8, marker=marker, fill_color=arm.colour, line_color=None, tags=[arm.tag]
+            x="x", y="y", source=data, size=8, marker=marker, fill_color=arm.colour, line_color=None, name=arm.tag
         )
-        charts.hover(plot, [dots], ("arm", "@arm"), ("prompt tokens", "@x{0}"), ("median gap", "@y{0.0} ms"), ("gaps", "@count{0,0}"))
+        charts.hover(
+            plot,
+            [dots],
+            ("arm", "@arm"),
+            ("prompt tokens", "@x{0}"),
+            ("median gap", "@y{0.0} ms"),
+            ("gaps", "@count{0,0}"),
+        )
     how = (
-        "faint marks are gaps, the line is their median by the prompt tokens that the same device ran meanwhile; a line that"
-        " rises is interference. An arm whose decode device runs no prompts has a single mark at 0."
+        "faint marks are gaps, the line is their median by the prompt tokens that the same device ran meanwhile; a line"
+        " that rises is interference. An arm whose decode device runs no prompts has a single mark at 0."
     )
     rows: list[list[Cell | str]] = [
         [arm.label, _range(each.low, each.high), words.number(each.count), words.milliseconds(each.median_ms)]

@@ -54,7 +54,7 @@ class Shown:
 
     @property
     def tag(self) -> str:
-        """What a chart's parts of this arm are tagged with, so that the legend can hide them."""
+        """The name of this arm's parts in a chart, so that the legend can hide them."""
         return f"arm-{self.number}"
 
     @property

@@ -19,14 +19,15 @@ def section(page: Page) -> Section | None:
         why = "No request kept the whole SLO, or the run has no summary: a good request has no price."
         return Section("cost", _TITLE, [Missing("No good request.", why)])
     blocks: list[Block] = []
-    how = "all devices of an arm are paid for, idle ones too; only requests that kept the whole SLO count. Shorter is cheaper."
+    how = "all devices of an arm are paid for, idle ones too; only requests that kept the whole SLO count."
     rows = [_row(arm, one, page.price) for arm, one in found]
     columns = ["arm", "devices", "good requests/s", "device-seconds a good request"]
     if page.price is not None:
         columns.append(f"cost of 1,000 at {page.price:g} a device-hour")
     title = f"Device-seconds for each good request{page.mark}"
     blocks.append(Chart("cost-device-seconds", title, how, _bars(known), Table(title, columns, rows)))
-    blocks.append(Text("At the rate of this run. An arm that could carry more is cheaper per request at a higher rate.", "note"))
+    note = "At the rate of this run. An arm that could carry more is cheaper per request at a higher rate."
+    blocks.append(Text(note, "note"))
     if page.price is None:
         hint = f"pdbench report {page.main.path} --format html --price-per-device-hour 2.50"
         blocks.append(Missing("No money.", "Give what one device costs an hour.", hint))
@@ -37,7 +38,12 @@ def _row(arm: Shown, one: Cost | None, price: float | None) -> list[Cell | str]:
     if one is None:
         row: list[Cell | str] = [arm.label, words.number(arm.entry.get("devices")), Cell("none", "bad"), words.INFINITE]
     else:
-        row = [arm.label, str(one.devices), words.number(one.good_per_s), Cell(f"{words.number(one.device_seconds)} s", "strong")]
+        row = [
+            arm.label,
+            str(one.devices),
+            words.number(one.good_per_s),
+            Cell(f"{words.number(one.device_seconds)} s", "strong"),
+        ]
     if price is not None:
         row.append(words.INFINITE if one is None or one.per_thousand is None else words.number(one.per_thousand))
     return row
@@ -56,6 +62,17 @@ def _bars(known: list[tuple[Shown, Cost]]) -> charts.Figure:
         data = charts.source(
             y=[places[arm.number]], right=[one.device_seconds], arm=[charts.plain(arm.label)], good=[one.good_per_s]
         )
-        bar = plot.hbar(y="y", right="right", left=0, height=0.56, source=data, fill_color=arm.colour, line_color=None, tags=[arm.tag])
-        charts.hover(plot, [bar], ("arm", "@arm"), ("device-seconds", "@right{0.00} s"), ("good", "@good{0.00} requests/s"))
+        bar = plot.hbar(
+            y="y",
+            right="right",
+            left=0,
+            height=0.56,
+            source=data,
+            fill_color=arm.colour,
+            line_color=None,
+            name=arm.tag,
+        )
+        charts.hover(
+            plot, [bar], ("arm", "@arm"), ("device-seconds", "@right{0.00} s"), ("good", "@good{0.00} requests/s")
+        )
     return plot

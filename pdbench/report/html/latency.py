@@ -25,8 +25,8 @@ _PICTURES = (
     ("tbt", "gaps_ms", "Time between tokens", "gap between two tokens, ms", "share of gaps"),
 )
 _HOW = (
-    "the higher and further left a curve, the better; where it crosses the dotted limit it shows the share that keeps it."
-    " A curve that ends below 100 % belongs to an arm in which requests failed."
+    "the higher and further left a curve, the better; where it crosses the dashed limit it shows the share that keeps"
+    " it. A curve that ends below 100 % belongs to an arm in which requests failed."
 )
 
 
@@ -69,9 +69,18 @@ def _drawn(curves: Sequence[tuple[Shown, Series]], limits: Sequence[Objective], 
             continue
         x = np.concatenate([[series.x[0]], series.x, [right]])
         y = np.concatenate([[0.0], series.y, [series.y[-1]]])
-        data = charts.source(x=np.maximum(x, left).astype(np.float32), y=y.astype(np.float32), arm=[charts.plain(arm.label)] * len(x))
+        data = charts.source(
+            x=np.maximum(x, left).astype(np.float32), y=y.astype(np.float32), arm=[charts.plain(arm.label)] * len(x)
+        )
         drawn = plot.step(
-            "x", "y", source=data, mode="after", line_color=arm.colour, line_dash=arm.dash, line_width=2.2, tags=[arm.tag]
+            "x",
+            "y",
+            source=data,
+            mode="after",
+            line_color=arm.colour,
+            line_dash=arm.dash,
+            line_width=2.2,
+            name=arm.tag,
         )
         charts.hover(plot, [drawn], ("arm", "@arm"), ("up to", "@x{0.0} ms"), ("share", "@y{0.0 %}"))
     for one in limits:
@@ -89,7 +98,15 @@ def _table(curves: Sequence[tuple[Shown, Series]], limits: Sequence[Objective], 
         row += [words.NOTHING if math.isnan(series.at(0)) else words.share(_within(arm, one, series)) for one in limits]
         row.append(words.share(series.share_infinite))
         rows.append(row)
-    columns = ["arm", "values", "P50", "P90", "P99", *(f"within {one.text.partition('<= ')[2]}" for one in limits), "never came"]
+    columns = [
+        "arm",
+        "values",
+        "P50",
+        "P90",
+        "P99",
+        *(f"within {one.text.partition('<= ')[2]}" for one in limits),
+        "never came",
+    ]
     return Table(caption, columns, rows)
 
 

@@ -40,7 +40,10 @@ def command_of(argv: list[str]) -> str:
 def _versions(page: Page) -> Block:
     config = (page.main.manifest or {}).get("config") or {}
     found = page.document.get("fingerprint") or {}
-    rows: list[list[Cell | str]] = [["pdbench", str(found.get("pdbench", "?"))], ["git", str(found.get("git_sha") or "?")]]
+    rows: list[list[Cell | str]] = [
+        ["pdbench", str(found.get("pdbench", "?"))],
+        ["git", str(found.get("git_sha") or "?")],
+    ]
     rows += [[str(name), str(version)] for name, version in (found.get("versions") or {}).items()]
     rows += [[key.replace("_", " "), str(config[key])] for key in ("seed", "clock", "pairs") if key in config]
     return Table("Versions and settings", ("what", "value"), rows, "ll", folded=True)

@@ -1,7 +1,7 @@
 """``report.html``: one file that opens from disk and fetches nothing, put together from sections.
 
-A section is a function of the page's runs and gives text, charts and tables. They are listed once, in the order in which
-they are read. One that fails says so in its place; the others, and the numbers, are not lost for it. All text is escaped
+A section is a function of the page's runs and gives text, charts and tables. They are listed once, in the order they
+are read in. One that fails says so in its place; the others, and the numbers, are not lost for it. All text is escaped
 by the template; the only markup that is passed through is Bokeh's and our own.
 """
 
@@ -18,7 +18,17 @@ import jinja2
 from pdbench import __version__
 from pdbench.report import charts
 from pdbench.report.html import (
-    anatomy, cost, head, latency, origin, rates, slo, stalls, surface, trend, validity,
+    anatomy,
+    cost,
+    head,
+    latency,
+    origin,
+    rates,
+    slo,
+    stalls,
+    surface,
+    trend,
+    validity,
 )  # fmt: skip
 from pdbench.report.html.context import Page, page_of
 from pdbench.report.html.parts import Missing, Section
@@ -98,7 +108,7 @@ def _embedded(sections: Sequence[Section]) -> tuple[list[Section], str, dict[str
     try:
         return list(sections), *charts.embed(figures)
     except Exception:
-        kept, good = [], {}
+        kept, good = [], dict[str, charts.Figure]()
         for section in sections:
             try:
                 charts.embed({chart.id: chart.figure for chart in section.charts})

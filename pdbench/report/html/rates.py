@@ -1,4 +1,4 @@
-"""Attainment against the offered rate, from a search: the points, their bands, and where they cross the share asked for."""
+"""Attainment against the offered rate, from a search: points, bands, and where they cross the share asked for."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pdbench.views.rates import ArmRates, RatePoint, rates
 
 _TITLE = "Attainment against rate"
 _HOW = (
-    "a curve is the share of requests that keep the whole SLO as more are offered; the further right it crosses the line,"
-    " the more the arm carries. Bands are 95 % intervals over runs; where there was one run there is none."
+    "a curve is the share of requests that keep the whole SLO as more are offered; the further right it crosses the"
+    " line, the more the arm carries. Bands are 95 % intervals over runs; where there was one run there is none."
 )
 
 
@@ -55,7 +55,13 @@ def _chart(found: Sequence[ArmRates], page: Page, mark: str) -> Chart:
     margin = (high - low) * 0.05 or 0.1 * high
     x_range = (low / 1.15, high * 1.15) if log else (max(0.0, low - margin), high + margin)
     plot = charts.figure(
-        "", x_label="offered rate, requests/s", y_label="joint attainment", height=340, x_log=log, x_range=x_range, y_range=(0.0, 1.04)
+        "",
+        x_label="offered rate, requests/s",
+        y_label="joint attainment",
+        height=340,
+        x_log=log,
+        x_range=x_range,
+        y_range=(0.0, 1.04),
     )
     charts.percent_axis(plot)
     numbers = _numbers(found, page)
@@ -80,9 +86,13 @@ def _curve(plot: Any, one: ArmRates, number: int) -> None:
     if len(banded) > 1:
         bands = [point.interval or (0.0, 0.0) for point in banded]
         plot.varea(
-            x=[point.rate for point in banded], y1=[low for low, _ in bands], y2=[high for _, high in bands],
-            fill_color=colour, fill_alpha=0.14, tags=[tag],
-        )  # fmt: skip
+            x=[point.rate for point in banded],
+            y1=[low for low, _ in bands],
+            y2=[high for _, high in bands],
+            fill_color=colour,
+            fill_alpha=0.14,
+            name=tag,
+        )
     data = charts.source(
         x=[point.rate for point in points],
         y=[point.joint for point in points],
@@ -90,13 +100,26 @@ def _curve(plot: Any, one: ArmRates, number: int) -> None:
         said=[words.shares(point.interval) for point in points],
         arm=[charts.plain(one.arm)] * len(points),
     )
-    plot.line(x="x", y="y", source=data, line_color=colour, line_dash=charts.dash_of(number), line_width=2.2, tags=[tag])
+    plot.line(x="x", y="y", source=data, line_color=colour, line_dash=charts.dash_of(number), line_width=2.2, name=tag)
     dots = plot.scatter(
-        x="x", y="y", source=data, size=8, marker=charts.marker_of(number), fill_color=colour, line_color=None, tags=[tag]
+        x="x",
+        y="y",
+        source=data,
+        size=8,
+        marker=charts.marker_of(number),
+        fill_color=colour,
+        line_color=None,
+        name=tag,
     )
     charts.hover(
-        plot, [dots], ("arm", "@arm"), ("rate", "@x{0.00} req/s"), ("attainment", "@y{0.0 %}"), ("95 %", "@said"), ("runs", "@runs"),
-    )  # fmt: skip
+        plot,
+        [dots],
+        ("arm", "@arm"),
+        ("rate", "@x{0.00} req/s"),
+        ("attainment", "@y{0.0 %}"),
+        ("95 %", "@said"),
+        ("runs", "@runs"),
+    )
 
 
 def _row(one: ArmRates, point: RatePoint) -> list[Cell | str]:

@@ -1,4 +1,4 @@
-"""The SLO, arm by arm: limit, value, share within it and its interval, met or missed, and the change against the base."""
+"""The SLO, arm by arm: value, share within the limit and its interval, met or missed, change against the base."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def section(page: Page) -> Section | None:
 
 
 def _how(page: Page) -> str:
-    text = "“Within” is the share of the requests offered (of all gaps, for TBT) that keep the limit, with its 95 % interval"
+    text = "“Within” is the share of requests offered (of gaps, for TBT) that keep the limit, with its 95 % interval"
     if page.document.get("comparisons") and not page.invalid:
-        text += f"; changes are against {page.base}: attainment in points, up is good; latency in per cent, up is slower"
+        text += f"; changes are against {page.base}: attainment in points, up is good; latency in %, up is slower"
     return f"{text}. A request that failed keeps no limit."
 
 

@@ -16,8 +16,8 @@ _TITLE = "Do prompts stall the streams?"
 _LISTED = 12
 _UNKNOWN = "unknown device"
 _HOW = (
-    "each mark is a gap between two tokens of one stream, as high as it was long; strips are the times at which a device"
-    " ran prompts, in that device's colour. A stall of the colour of the strip it stands on waited for a prompt."
+    "each mark is a gap between two tokens of one stream, as high as it was long; strips are the times at which a"
+    " device ran prompts, in that device's colour. A stall of the colour of the strip it stands on waited for a prompt."
 )
 
 
@@ -41,13 +41,23 @@ def section(page: Page) -> Section | None:
         plot = _drawn(view, limit_ms, x_range)
         x_range = plot.x_range
         title = f"{arm.label}: gaps between tokens over time, pair {pair + 1}{page.mark}"
-        chart = Chart(f"stalls-{arm.number}", title, _HOW, plot, _table(view, arm, page.mark), _keys(view), whole.sentence)
+        chart = Chart(
+            f"stalls-{arm.number}", title, _HOW, plot, _table(view, arm, page.mark), _keys(view), whole.sentence
+        )
         blocks += [chart, *(Text(f"{note[:1].upper()}{note[1:]}.", "note") for note in view.notes)]
         rows.append([arm.label, *_row(whole)])
     blocks.append(
         Table(
             f"Stalls and prefill, over all pairs{page.mark}",
-            ("arm", "stalls", "on known devices", "overlap a prefill", "would by chance", "span the hand-off", "longest"),
+            (
+                "arm",
+                "stalls",
+                "on known devices",
+                "overlap a prefill",
+                "would by chance",
+                "span the hand-off",
+                "longest",
+            ),
             rows,
         )
     )

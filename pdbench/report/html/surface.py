@@ -1,4 +1,4 @@
-"""Under other limits: for every pair of limits, which arm keeps more requests within them, and where that turns over."""
+"""Under other limits: for every pair of limits, which arm keeps more requests, and where that turns over."""
 
 from __future__ import annotations
 
@@ -34,8 +34,7 @@ def section(page: Page) -> Section | None:
     if found is None:
         return Section("surface", _TITLE, [Missing("No surface.", "An arm has no measured request.")])
     blocks: list[Block] = [Text(_intro(found, page.simulated), "note")]
-    for lead in found.leads:
-        blocks.append(_lead_chart(found, lead, arms, page))
+    blocks += [_lead_chart(found, lead, arms, page) for lead in found.leads]
     if not found.leads:
         name, shares = next(iter(found.joint.items()))
         blocks.append(_alone_chart(found, arms[name], np.asarray(shares), page))
@@ -48,8 +47,8 @@ def _intro(found: Grid, simulated: bool) -> str:
     metric, limit = found.fixed
     third = "without a limit" if math.isinf(limit) else f"at {words.milliseconds(limit)}"
     text = (
-        f"The same requests, judged anew under {LABELS[found.rows]} and {LABELS[found.columns]} limits that the SLO does not"
-        f" have; {LABELS[metric]} stays {third}. This describes the requests seen and is no verdict."
+        f"The same requests, judged anew under {LABELS[found.rows]} and {LABELS[found.columns]} limits that the SLO"
+        f" does not have; {LABELS[metric]} stays {third}. This describes the requests seen and is no verdict."
     )
     return f"{text} They are simulated." if simulated else text
 
@@ -60,10 +59,13 @@ def _lead_chart(found: Grid, lead: Lead, arms: Mapping[str, Shown], page: Page) 
     colours = np.where(leads > 0, head.colour, np.where(leads < 0, base.colour, _GREY))
     alphas = np.where(leads == 0, 0.10, 0.16 + 0.66 * np.minimum(np.abs(points), _STRONG) / _STRONG)
     plot = _plot(found)
-    tiles = _tiles(plot, found, colours, alphas, points=points, base=found.joint[found.base], head=found.joint[lead.head])
+    tiles = _tiles(
+        plot, found, colours, alphas, points=points, base=found.joint[found.base], head=found.joint[lead.head]
+    )
     charts.hover(
         plot, [tiles], (f"{LABELS[found.rows]} limit", "@row"), (f"{LABELS[found.columns]} limit", "@column"),
-        (charts.plain(head.label), "@head{0 %}"), (charts.plain(base.label), "@base{0 %}"), ("lead", "@points{+0.0} points"),
+        (charts.plain(head.label), "@head{0 %}"), (charts.plain(base.label), "@base{0 %}"),
+        ("lead", "@points{+0.0} points"),
     )  # fmt: skip
     flips = np.argwhere(np.asarray(lead.flip))
     if len(flips):
@@ -75,7 +77,7 @@ def _lead_chart(found: Grid, lead: Lead, arms: Mapping[str, Shown], page: Page) 
     _mark_slo(plot, found)
     how = (
         "a cell is a pair of limits; its colour names the arm that keeps more requests within both, and is stronger the"
-        f" further it leads (full colour: {_STRONG:g} points). Grey: within {100 * found.margin:g} points of each other."
+        f" further it leads (full colour: {_STRONG:g} points). Grey: within {100 * found.margin:g} points."
         " Hatched: here the lead turns over."
     )
     keys = [Key(f"{head.label} leads", head.colour, shape="box"), Key(f"{base.label} leads", base.colour, shape="box")]
@@ -141,7 +143,14 @@ def _tiles(plot: Any, found: Grid, colours: Any, alphas: Any, **values: Any) -> 
         **{name: np.asarray(value, dtype=np.float32).ravel() for name, value in values.items()},
     )  # fmt: skip
     return plot.quad(
-        left="left", right="right", bottom="bottom", top="top", source=data, fill_color="colour", fill_alpha="alpha", line_color=None
+        left="left",
+        right="right",
+        bottom="bottom",
+        top="top",
+        source=data,
+        fill_color="colour",
+        fill_alpha="alpha",
+        line_color=None,
     )
 
 
@@ -150,10 +159,16 @@ def _mark_slo(plot: Any, found: Grid) -> None:
         return
     row, column = found.slo
     plot.quad(
-        left=[column], right=[column + 1], bottom=[row], top=[row + 1], fill_color=None, line_color=charts.INK, line_width=2.5
+        left=[column],
+        right=[column + 1],
+        bottom=[row],
+        top=[row + 1],
+        fill_color=None,
+        line_color=charts.INK,
+        line_width=2.5,
     ).glyph.tags = ["ink"]
     plot.text(
-        x=[column + 1.25], y=[row + 0.5], text=["the SLO"], text_font=charts.FONT, text_font_size="12px",
+        x=[column + 1.25], y=[row + 0.5], text=["the SLO"], text_font={"value": charts.FONT}, text_font_size="12px",
         text_font_style="bold", text_baseline="middle", text_color=charts.INK,
     ).glyph.tags = ["ink"]  # fmt: skip
 
@@ -173,7 +188,8 @@ def _spread(count: int, wanted: int | None) -> list[int]:
 def _lead_table(found: Grid, lead: Lead, head: Shown, base: Shown, mark: str) -> Table:
     rows, columns = _chosen(found)
     body = [[_limit(found.rows_ms[r]), *(_lead_cell(found, lead, head, base, r, c) for c in columns)] for r in rows]
-    caption = f"Who keeps more requests, by how many points, and below it both shares ({head.label} / {base.label}){mark}"
+    shares = f"both shares ({head.label} / {base.label})"
+    caption = f"Who keeps more requests, by how many points, and below it {shares}{mark}"
     return _table_of(found, caption, columns, body)
 
 

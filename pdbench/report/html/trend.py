@@ -13,8 +13,8 @@ from pdbench.views.trend import FIGURES, Trend, TrendPoint, TrendVerdict, trend
 
 _TITLE = "Over time"
 _HOW = (
-    "a mark is a run, oldest on the left; whiskers are the 95 % interval that the run itself gave. Hollow marks are INVALID"
-    " runs, which carry no verdict."
+    "a mark is a run, oldest on the left; whiskers are the 95 % interval that the run itself gave. Hollow marks are"
+    " INVALID runs, which carry no verdict."
 )
 
 
@@ -59,7 +59,12 @@ def _chart(found: Trend, names: Sequence[str], numbers: dict[str, int], figure: 
     dates = {point.run: point.date for point in found.points}
     charts.named_ticks(plot, {i: _short(dates[name], name) for i, name in enumerate(names) if i % every == 0}, axis="x")
     for arm, points in shown.items():
-        _arm(plot, [(names.index(point.run), point, value) for point, value in points if value is not None], numbers[arm], joint)
+        _arm(
+            plot,
+            [(names.index(point.run), point, value) for point, value in points if value is not None],
+            numbers[arm],
+            joint,
+        )
     keys = [
         Key(arm, charts.colour_of(numbers[arm]), charts.dash_of(numbers[arm]), arm=numbers[arm]) for arm in found.arms
     ]
@@ -80,16 +85,22 @@ def _arm(plot: Any, points: Sequence[tuple[int, TrendPoint, float]], number: int
         arm=[charts.plain(point.arm) for _, point, _ in points],
         alpha=[1.0 if point.valid else 0.0 for _, point, _ in points],
     )
-    plot.line(x="x", y="y", source=data, line_color=colour, line_dash=charts.dash_of(number), line_width=1.6, tags=[tag])
+    plot.line(x="x", y="y", source=data, line_color=colour, line_dash=charts.dash_of(number), line_width=1.6, name=tag)
     spans = [(place, *point.joint_interval) for place, point, _ in points if joint and point.joint_interval]
     if spans:
         places, lows, highs = zip(*spans, strict=True)
         plot.segment(
-            x0=list(places), x1=list(places), y0=list(lows), y1=list(highs), line_color=colour, line_width=1.6, tags=[tag]
+            x0=list(places),
+            x1=list(places),
+            y0=list(lows),
+            y1=list(highs),
+            line_color=colour,
+            line_width=1.6,
+            name=tag,
         )
     dots = plot.scatter(
         x="x", y="y", source=data, size=9, marker=charts.marker_of(number), fill_color=colour, fill_alpha="alpha",
-        line_color=colour, line_width=1.6, tags=[tag],
+        line_color=colour, line_width=1.6, name=tag,
     )  # fmt: skip
     said = "@y{0.0 %}" if joint else "@y{0.0} ms"
     charts.hover(plot, [dots], ("run", "@run"), ("arm", "@arm"), ("value", said))
@@ -101,10 +112,9 @@ def _value(point: TrendPoint, figure: str) -> float | None:
 
 def _row(point: TrendPoint, value: float | None, joint: bool) -> list[Cell | str]:
     status = "VALID" if point.valid else "INVALID"
+    shown = words.milliseconds(value)
     if joint:
         shown = words.NOTHING if value is None else words.share(value)
-    else:
-        shown = words.milliseconds(value)
     interval = words.shares(point.joint_interval) if joint else words.NOTHING
     return [point.run, point.arm, shown, interval, Cell(status, words.tone(status))]
 
@@ -117,7 +127,8 @@ def _verdicts(found: Sequence[TrendVerdict], mark: str) -> Table:
     rows: list[list[Cell | str]] = [
         [
             one.run, f"{one.head} against {one.base}", words.metric_label(one.metric), words.change(_item(one)),
-            words.change_interval(_item(one)), Cell(f"{words.sign(one.verdict)} {one.verdict}".strip(), words.tone(one.verdict)),
+            words.change_interval(_item(one)),
+            Cell(f"{words.sign(one.verdict)} {one.verdict}".strip(), words.tone(one.verdict)),
         ]
         for one in found
         if one.primary

@@ -1,4 +1,4 @@
-"""May these numbers be believed? Validity with reasons and remedies, warnings, the client's own account, the machine."""
+"""May these numbers be believed? Validity with reasons and remedies, warnings, the client's account, the machine."""
 
 from __future__ import annotations
 
@@ -49,7 +49,9 @@ def warnings_of(page: Page) -> list[str]:
     found = [str(text) for text in page.document.get("warnings") or []]
     for arm in page.arms:
         found += [f"{arm.label}: {text}" for text in arm.entry.get("warnings") or []]
-        found += [f"{arm.label}: saturation: {text}" for text in (arm.entry.get("saturation") or {}).get("warnings", [])]
+        found += [
+            f"{arm.label}: saturation: {text}" for text in (arm.entry.get("saturation") or {}).get("warnings", [])
+        ]
     return found
 
 
@@ -68,7 +70,8 @@ def _client(page: Page) -> Table:
     """What the client says of itself, a row an arm."""
     rows = [[arm.label, *_own_account(arm)] for arm in page.arms]
     columns = (
-        "arm", "status", "ok", "failed", "warm-up", "dispatch lag P99", "receive lag P99", "client's CPU P99", "waited for CPU"
+        "arm", "status", "ok", "failed", "warm-up", "dispatch lag P99", "receive lag P99",
+        "client's CPU P99", "waited for CPU"
     )  # fmt: skip
     return Table(f"The load client, as it measured itself{page.mark}", columns, rows, "llr")
 

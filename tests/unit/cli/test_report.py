@@ -33,7 +33,8 @@ def test_what_is_read_goes_to_stdout(stored: Path, capsys: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize(
-    ("name", "files"), [("html", ["report.html"]), ("csv", ["requests.csv", "arms.csv"]), ("perfetto", ["perfetto.json"])]
+    ("name", "files"),
+    [("html", ["report.html"]), ("csv", ["requests.csv", "arms.csv"]), ("perfetto", ["perfetto.json"])],
 )
 def test_what_is_opened_goes_into_the_runs_folder(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, files: list[str]

@@ -17,7 +17,7 @@
       other.setAttribute("aria-pressed", String(shown));
     });
     models().forEach(function (model) {
-      if ((model.tags || []).indexOf("arm-" + arm) >= 0) { model.visible = shown; }
+      if (model.name === "arm-" + arm) { model.visible = shown; }
     });
   });
 })();
