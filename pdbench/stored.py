@@ -1,8 +1,8 @@
 """A stored run, read for pictures and exports: whatever is there is given, whatever is missing is said.
 
-``store.read_run`` is strict and reads everything; a gate or a surface must not work on half a run. Somebody who looks at
-a run that was killed, is INVALID or has no server data wants to see what there is. So here reading is lazy, by arm and
-by column, and ``notes`` tell in plain words what is missing and how to get it.
+``store.read_run`` is strict and reads everything; a gate or a surface must not work on half a run. Somebody who looks
+at a run that was killed, is INVALID or has no server data wants to see what there is. So here reading is lazy, by arm
+and by column, and ``notes`` tell in plain words what is missing and how to get it.
 
     run = open_run("results/20260102T030405Z-chat-1a2b3c4")
     run.numbers("disaggregated").measured().ttft_ms
@@ -214,7 +214,10 @@ def unfinished_document(path: Path, tables: RawTables) -> Document:
     arms: Document = {}
     for arm in tables.arms("requests"):
         requests, tokens = tables.frame("requests", arm), tables.frame("tokens", arm)
-        entry = summarise(requests, tokens, [], 1)
+        try:
+            entry = summarise(requests, tokens, [], 1)
+        except ValueError as error:  # a request twice
+            raise UsageError(str(error), where=str(path), remedy="run again") from None
         entry.get("throughput", {}).pop("good_requests_per_s_per_device", None)
         entry.get("throughput", {}).pop("good_requests_per_s", None)
         arms[arm] = entry
@@ -262,9 +265,11 @@ def _missing(run: StoredRun) -> list[str]:
             f"no server data of {', '.join(silent)}: prefill shading, Gantt, hand-off and interference need a pdserve"
             " that lived to the end of the run (other servers do not tell)"
         )
-    for arm in run.arms:
-        if arm not in silent and 0 < stamped.get(arm, 0) < rows.get(arm, 0):
-            notes.append(f"{arm}: the server's books hold {stamped[arm]} of {rows[arm]} requests")
+    notes += [
+        f"{arm}: the server's books hold {stamped[arm]} of {rows[arm]} requests"
+        for arm in run.arms
+        if arm not in silent and 0 < stamped.get(arm, 0) < rows.get(arm, 0)
+    ]
     if run.set_aside:
         shown = ", ".join(str(pair + 1) for pair in run.set_aside)
         notes.append(f"pair {shown} was run again: the try that was set aside is not drawn")

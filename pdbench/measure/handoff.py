@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from pdbench.measure.latency import KEYS, Floats, floats, percentile, request_metrics
 from pdbench.measure.lifecycles import column, matched, token_stamps
@@ -146,6 +145,8 @@ def against_bytes(kv_bytes: Floats, took_ns: Floats) -> dict[str, float]:
     if len(x) > _MOST_POINTS:
         order = order[np.linspace(0, len(x) - 1, _MOST_POINTS).round().astype(np.int64)]
     x, y = x[order], y[order]
+    from scipy import stats  # half a second to import, and only some runs hand over
+
     line = stats.theilslopes(y, x, alpha=0.95)
     fit = {"ms_per_mib": float(line.slope), "low": float(line.low_slope), "high": float(line.high_slope)}
     fit["intercept_ms"] = float(np.median(y - line.slope * x))

@@ -1,7 +1,8 @@
 """Requests, or arms, as CSV (RFC 4180): for a spreadsheet, or for tools that read nothing else.
 
 A cell of text that a spreadsheet would take for a formula begins with an apostrophe: request ids, errors and arm names
-come from outside. Numbers are never touched. ``inf`` is a latency that never came; an empty cell, one that does not apply.
+come from outside. Numbers are never touched. ``inf`` is a latency that never came; an empty cell, one that does not
+apply.
 """
 
 from __future__ import annotations

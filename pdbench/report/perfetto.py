@@ -1,7 +1,7 @@
 """A run as a trace for ui.perfetto.dev: what every device did, and every request's way through it.
 
-Chrome's trace event JSON (the "Trace Event Format" document), which Perfetto and chrome://tracing open. A process is one
-run of one arm, all begin at 0, so that arms lie beneath each other on one time axis:
+Chrome's trace event JSON (the "Trace Event Format" document), which Perfetto and chrome://tracing open. A process is
+one run of one arm, all begin at 0, so that arms lie beneath each other on one time axis:
 
 - a track a worker, named by its device: every engine step, named prefill, decode or mixed;
 - lanes of prompts, KV transfers and streams: a slice a request, joined by arrows prefill -> transfer -> decode;

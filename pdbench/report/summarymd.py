@@ -1,7 +1,7 @@
 """A run, a comparison or a search as markdown: short enough for a pull request's conversation.
 
-Everything that is not ours (names of arms, reasons, a server's words) is escaped: in a comment on a pull request it could
-else draw an image from elsewhere, call for somebody by name, or break the table.
+Everything that is not ours (names of arms, reasons, a server's words) is escaped: in a comment on a pull request it
+could else draw an image from elsewhere, call for somebody by name, or break the table.
 """
 
 from __future__ import annotations
@@ -86,17 +86,19 @@ def goodput_table(document: Document) -> list[str]:
     rows = ["| arm | devices | goodput, req/s | interval | per device | runs used |", "|---|---:|---:|---:|---:|---:|"]
     for name, arm in document["arms"].items():
         found = arm["goodput"]
-        sign = {"above": "> ", "below": "< "}.get(found["where"], "") if found else ""
-        figures = [f"{sign}{found['rate']:.3g}", _ends(found["interval"]), f"{sign}{found['per_device']['rate']:.3g}"]
-        shown = " | ".join(safe(one) for one in figures) if found else "n/a | n/a | n/a"
-        rows.append(f"| {safe(name)} | {arm['devices']} | {shown} | {arm['used']} |")
-    found = [
+        figures = ["n/a", "n/a", "n/a"]
+        if found:
+            sign = {"above": "> ", "below": "< "}.get(found["where"], "")
+            per_device = f"{sign}{found['per_device']['rate']:.3g}"
+            figures = [f"{sign}{found['rate']:.3g}", _ends(found["interval"]), per_device]
+        rows.append(_row(str(name), [str(arm["devices"]), *figures, str(arm["used"])]))
+    ratios = [
         f"{safe(one['head'])} over {safe(one['base'])}, per device: {one['ratio']:.3g} times"
         f" ({_ends(one['interval'])}), {safe(one['verdict'])}"
         for one in document.get("ratios", ())
         if one["ratio"] is not None
     ]
-    return [*rows, "", *_listed(found)]
+    return [*rows, "", *_listed(ratios)]
 
 
 def change(item: Document, value: float | None) -> str:

@@ -1,6 +1,6 @@
 """What a good request costs: seconds of device for each request that kept the whole SLO, idle devices included.
 
-    devices / (good requests per second)        times the price of a device-hour: money for a thousand of them
+devices / (good requests per second)        times the price of a device-hour: money for a thousand of them
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -125,7 +126,7 @@ def _axis(arms: Sequence[Outcomes], axis: str, limit: float, size: int) -> Float
 
 
 def _flat(cells: Floats, third: int, rows: str, columns: str) -> Floats:
-    flat = np.take(cells, 0, axis=third)
+    flat: Floats = np.take(cells, 0, axis=third)
     return flat if AXES.index(rows) < AXES.index(columns) else flat.T
 
 
@@ -136,13 +137,13 @@ def _lead(head: str, base: Floats, other: Floats) -> Lead:
 
 
 def flip_cells(leads: npt.NDArray[np.int8]) -> Flags:
-    """Cells with a neighbour, by row or by column, in which the other arm leads; or, where the arms are level in
-    between, with a level neighbour beyond which it does. A tie beside a lead of one arm only is no flip."""
+    """Where one arm's lead turns into the other's along a row or a column: the two cells, and the level ones between
+    them. A tie beside the lead of one arm only is no flip."""
     flip = np.zeros(leads.shape, dtype=bool)
     for along, marks in ((leads, flip), (leads.T, flip.T)):
         for line, mark in zip(along, marks, strict=True):
             led = np.flatnonzero(line)
-            for one, other in zip(led[:-1], led[1:], strict=True):
+            for one, other in pairwise(led):
                 if line[one] != line[other]:
                     mark[one : other + 1] = True
     return flip

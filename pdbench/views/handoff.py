@@ -10,6 +10,7 @@ import pandas as pd
 
 from pdbench.measure.handoff import server_parts
 from pdbench.measure.latency import Floats, percentile
+from pdbench.measure.lifecycles import Flags
 from pdbench.units import NS_PER_MS
 
 PARTS = ("prefill_queue", "prefill", "staging_wait", "transfer", "decode_queue", "first_decode_step")
@@ -41,10 +42,11 @@ def handoff(lifecycles: pd.DataFrame) -> Handoff:
     if not len(lifecycles):
         note = "no server data: only pdserve tells where a request's time went"
         return Handoff({}, {}, 0, 0, note)
-    kept = lifecycles["status"].to_numpy(dtype=object) == "ok" if "status" in lifecycles else np.ones(len(lifecycles))
-    kept = kept.astype(bool)
+    kept: Flags = np.ones(len(lifecycles), dtype=bool)
+    if "status" in lifecycles:
+        kept &= lifecycles["status"].to_numpy(dtype=object) == "ok"
     if "warmup" in lifecycles:
-        kept = kept & ~lifecycles["warmup"].to_numpy(dtype=bool)
+        kept &= ~lifecycles["warmup"].to_numpy(dtype=bool)
     found = {name: values / NS_PER_MS for name, values in server_parts(lifecycles.loc[kept]).items()}
     parts = {name: found[name][~np.isnan(found[name])] for name in PARTS}
     parts = {name: values for name, values in parts.items() if len(values)}

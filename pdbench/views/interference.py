@@ -87,8 +87,8 @@ def interference(lifecycles: pd.DataFrame, steps: pd.DataFrame, *, limit: int = 
 
 
 def _bins(tokens: Floats, gap_ms: Floats) -> tuple[Bin, ...]:
-    """One bin without prompt tokens, then a bin a size; where there are more than twelve sizes, twelve with about as many
-    gaps each."""
+    """One bin without prompt tokens, then a bin a size; where there are more than twelve sizes, twelve with about as
+    many gaps each."""
     found = []
     if (none := tokens <= 0).any():
         found.append(Bin(0.0, 0.0, int(none.sum()), float(np.median(gap_ms[none]))))

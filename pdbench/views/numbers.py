@@ -109,8 +109,8 @@ _ROWS = tuple(field.name for field in fields(Numbers) if field.name not in _GAPS
 
 
 def numbers_of(requests: Mapping[str, npt.NDArray[Any]], tokens: Tokens) -> Numbers:
-    """``requests``: columns ``pair index scheduled_ns sent_ns end_ns status warmup request_id output_tokens`` of one arm,
-    absent values as NaN. Tokens of requests that are not among them are left out.
+    """``requests``: columns ``pair index scheduled_ns sent_ns end_ns status warmup request_id output_tokens`` of one
+    arm, absent values as NaN. Tokens of requests that are not among them are left out.
 
     Raises ``ValueError`` when a request is in the table twice.
     """

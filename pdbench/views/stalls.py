@@ -93,9 +93,7 @@ def placed(numbers: Numbers, lifecycles: pd.DataFrame, steps: pd.DataFrame, pair
     )
 
 
-def _devices(
-    numbers: Numbers, lifecycles: pd.DataFrame, names: dict[int, str]
-) -> tuple[Ints, tuple[str, ...], Flags]:
+def _devices(numbers: Numbers, lifecycles: pd.DataFrame, names: dict[int, str]) -> tuple[Ints, tuple[str, ...], Flags]:
     """Per request of one run the device that decoded it (by number, -1 unknown), the devices' names, and whether it was
     handed from one worker to another."""
     place, crossed = np.full(len(numbers), -1, dtype=np.int64), np.zeros(len(numbers), dtype=bool)
@@ -146,9 +144,9 @@ def lining_up(
             aligned += int(overlapping(start, end, spans[device]).sum())
             window = float(gaps.start_s[on_it].min()), float(gaps.end_s[on_it].max())
             expected += float(by_chance(end - start, spans[device], *window).sum())
-    shares = (aligned / known, expected / known) if known else (None, None)
+    share, chance = (aligned / known, expected / known) if known else (None, None)
     said = _sentence(limit, stalls, known, aligned, handoffs, longest, expected, busy=busy, told=bool(len(steps)))
-    return LiningUp(limit, stalls, known, aligned, handoffs, *shares, longest if stalls else None, said)
+    return LiningUp(limit, stalls, known, aligned, handoffs, share, chance, longest if stalls else None, said)
 
 
 def overlapping(start_s: Floats, end_s: Floats, spans: Spans) -> Flags:

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pdbench.measure.metrics import summarise
 from pdbench.measure.records import RequestRecord, to_frames
 from pdbench.measure.slo import parse_objectives
 from pdbench.measure.validity import Validity
 from pdbench.simulate import call_pdserve, to_records
 from pdbench.store import RunStore
-from pdbench.summary import summarise
 from pdbench.target.backend import Backend
 from pdbench.workload.plan import Plan
 from tests.unit.documents import SLO, VALID
@@ -48,7 +48,7 @@ def write(
         arms[arm] = summarise(*frames, parse_objectives(SLO), 2, simulated=True, validity=Validity("VALID", ()))
     if seal:
         manifest = {"kind": "compare", "run": NAME, "config": {"base": runs[0][0]}} if runs else {"kind": "compare"}
-        store.seal(manifest, document("compare", arms, **changes))
+        store.seal(manifest, document("compare", arms) | changes)
     return path
 
 

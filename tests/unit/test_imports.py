@@ -22,6 +22,7 @@ FLOORS = [
     {"stats", "hlog"},
     {"views"},
     {"store", "load", "target", "settings", "accounts", "seeker"},
+    {"livestate"},
     {"live", "auto", "wording", "rawtables"},
     {"run", "document", "searched", "tuned", "stored"},
     {"summary", "stage"},
@@ -31,12 +32,25 @@ FLOORS = [
     {"search"},
     {"tune"},
     {"report"},
+    {"web"},
     {"cli"},
     {"locustfile"},
     {"__main__"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-PURE = {"workload", "measure", "stats", "views", "units", "order", "sentence", "serverside", "fairness", "accounts", "auto"}
+PURE = {
+    "workload",
+    "measure",
+    "stats",
+    "views",
+    "units",
+    "order",
+    "sentence",
+    "serverside",
+    "fairness",
+    "accounts",
+    "auto",
+}
 PURE_MAY = {"numpy", "pandas", "scipy", "msgspec", "tokenizers", "pdbench"}
 STEERING = {
     f"load/{name}.py" for name in ("steer", "shape", "process", "fleet", "core", "muster", "round", "worker", "tick")
@@ -144,7 +158,20 @@ def test_help_is_light() -> None:
         "import contextlib, io\nfrom pdbench.cli.main import run\n"
         "with contextlib.redirect_stdout(io.StringIO()): assert run(['--help']) == 0"
     )
-    assert not loaded & {"torch", "locust", "gevent", "numpy", "pandas", "scipy", "rich", "yaml", "msgspec", "psutil", "bokeh", "jinja2"}
+    assert not loaded & {
+        "torch",
+        "locust",
+        "gevent",
+        "numpy",
+        "pandas",
+        "scipy",
+        "rich",
+        "yaml",
+        "msgspec",
+        "psutil",
+        "bokeh",
+        "jinja2",
+    }
 
 
 def test_engine_does_not_import_locust_or_pandas() -> None:

@@ -16,7 +16,7 @@ from pdbench.stored import UNFINISHED, open_run
 from tests.unit.documents import INVALID
 from tests.unit.measure.helpers import request
 from tests.unit.measure.serverhelp import lifecycle, step
-from tests.unit.storedhelp import NAME, write
+from tests.unit.storedhelp import NAME, document, write
 
 WARM = request(9, 5, [3], warmup=True, request_id="w9")
 
@@ -116,10 +116,10 @@ def test_what_a_gate_set_aside_is_not_drawn(tmp_path: Path) -> None:
 
 def test_documents_without_arms(tmp_path: Path) -> None:
     path = write(tmp_path, [rows("a", 0)])
-    document = json.loads((path / "summary.json").read_text())
-    del document["arms"]
-    document["kind"] = "calibration"
-    (path / "summary.json").write_text(json.dumps(document))
+    found = json.loads((path / "summary.json").read_text())
+    del found["arms"]
+    found["kind"] = "calibration"
+    (path / "summary.json").write_text(json.dumps(found))
     assert open_run(str(path)).arms == ("a",)
     (path / "summary.json").write_text(json.dumps({"arms": {}}))  # as a run's saturation/ has it
     part = open_run(str(path))
@@ -163,12 +163,19 @@ def test_what_cannot_be_read(tmp_path: Path, file: str, content: bytes, message:
 def test_what_is_no_run(tmp_path: Path) -> None:
     (tmp_path / "other.json").write_text('{"schema_version": 7}')
     (tmp_path / "empty").mkdir()
-    for text, message in (("no-such-run", "no stored run"), ("empty", "no stored run"), ("other.json", "another version")):
+    for text, message in (
+        ("no-such-run", "no stored run"),
+        ("empty", "no stored run"),
+        ("other.json", "another version"),
+    ):
         with pytest.raises(UsageError, match=message):
             open_run(text if text == "no-such-run" else str(tmp_path / text))
 
 
 def test_a_request_in_the_books_twice(tmp_path: Path) -> None:
-    run = open_run(str(write(tmp_path, [rows("a", 0), rows("a", 0)])))
+    path = write(tmp_path, [rows("a", 0), rows("a", 0)], seal=False)
     with pytest.raises(UsageError, match="a request appears twice"):
-        run.numbers("a")
+        open_run(str(path))
+    (path / "summary.json").write_text(json.dumps(document("compare", {"a": {}})))
+    with pytest.raises(UsageError, match="a request appears twice"):
+        open_run(str(path)).numbers("a")

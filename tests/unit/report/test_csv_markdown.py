@@ -49,7 +49,9 @@ def test_arms_as_csv(tmp_path: Path) -> None:
     assert row["requests_failed"] == "1"
     assert row[f"met {SLO[0]}"] == "0"
     found = {"where": "resolved", "rate": 2.0, "interval": [1.8, None]}
-    run.document["arms"] = {"s": {"devices": 2, "goodput": {**found, "per_device": {"rate": 1.0, "interval": [0.9, None]}}}}
+    run.document["arms"] = {
+        "s": {"devices": 2, "goodput": {**found, "per_device": {"rate": 1.0, "interval": [0.9, None]}}}
+    }
     (row,) = read(arms_csv(run))
     assert (row["goodput"], row["goodput_low"], row["goodput_high"]) == ("2.0", "1.8", "")
     assert row["goodput_per_device"] == "1.0"
@@ -105,7 +107,7 @@ def test_invalid_and_hostile_words() -> None:
 
 
 def search(goodput: dict[str, Any] | None) -> dict[str, Any]:
-    entry = {"devices": 2, "goodput": goodput, "used": 6, "stop": "x", "left_out": 0, "runs": []}
+    entry: dict[str, Any] = {"devices": 2, "goodput": goodput, "used": 6, "stop": "x", "left_out": 0, "runs": []}
     ratio = {"base": "a", "head": "b", "ratio": 1.2, "interval": [1.1, None], "verdict": "better"}
     return {
         "kind": "search", "workload": {"name": "chat"}, "validity": {"status": "VALID", "reasons": []}, "run": "r",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def check(document: Event) -> None:
         if event["ph"] == "X":
             tracks[event["pid"], event["tid"]].append((event["ts"], event["ts"] + event["dur"]))
     for slices in tracks.values():
-        for (_, end), (start, _) in zip(slices, slices[1:], strict=False):
+        for (_, end), (start, _) in pairwise(slices):
             assert start >= end - 2e-3, "slices of one track overlap"
     open_: dict[tuple[int, str], list[str]] = defaultdict(list)
     for event in document["traceEvents"]:
@@ -150,7 +151,7 @@ def test_lanes_do_not_overlap_and_are_few(rows: list[tuple[int, int]]) -> None:
     lanes = lanes_of(start, end)
     for lane in set(lanes.tolist()):
         mine = sorted(zip(start[lanes == lane], np.maximum(end, start + 1)[lanes == lane], strict=True))
-        assert all(one[1] <= other[0] for one, other in zip(mine, mine[1:], strict=False))
+        assert all(one[1] <= other[0] for one, other in pairwise(mine))
     deepest = max((int(((start <= at) & (np.maximum(end, start + 1) > at)).sum()) for at in start), default=0)
     assert len(set(lanes.tolist())) == deepest
 

@@ -19,9 +19,7 @@ METRICS = ("ttft", "service_ttft", "tpot", "worst_gap", "e2e", "ttst", "handoff_
 
 
 def numbers(requests: pd.DataFrame, tokens: pd.DataFrame) -> Numbers:
-    columns: dict[str, Any] = {
-        name: floats(requests[name]) for name in ("sent_ns", "end_ns", "output_tokens")
-    }
+    columns: dict[str, Any] = {name: floats(requests[name]) for name in ("sent_ns", "end_ns", "output_tokens")}
     columns |= {name: requests[name].to_numpy(dtype=np.int64) for name in ("pair", "index", "scheduled_ns")}
     columns |= {name: requests[name].to_numpy(dtype=object) for name in ("status", "request_id")}
     columns["warmup"] = requests["warmup"].to_numpy(dtype=bool)
@@ -69,7 +67,9 @@ def test_they_are_the_metrics(pairs: list[Any], random: Any) -> None:
 
 
 def test_gaps_know_their_request_and_their_end() -> None:
-    found = numbers(*frames(request(3, 10, [5, 7]), request(4, 10), request(5, None, status="error"), request(6, 1, [2])))
+    found = numbers(
+        *frames(request(3, 10, [5, 7]), request(4, 10), request(5, None, status="error"), request(6, 1, [2]))
+    )
     assert found.gaps_ms.tolist() == [5, 7, 2]
     assert found.index[found.gap_request].tolist() == [3, 3, 6]
     assert ((found.gap_end_ns - found.scheduled_ns[found.gap_request]) / 1e6).tolist() == [15, 22, 3]
