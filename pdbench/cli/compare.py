@@ -18,6 +18,7 @@ from pdbench.cli.options import (
     run_options,
     workload_options,
 )
+from pdbench.cli.report import keep_page
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from pdbench.compare import Outcome
+    from pdbench.report.course import Runs
     from pdbench.settings import Settings
     from pdbench.target.backend import Backend
     from pdbench.workload.spec import Workload
@@ -62,7 +64,7 @@ def command(backends: tuple[str, ...], base: str | None, **values: Any) -> int:
     if values["print_config"]:
         print_yaml(config_of(workload, settings, arms) | _declared(settings, base))
         return 0
-    progress = make_progress_of(values)
+    progress = make_progress_of(values, "all" if settings.budget is None else "at most")
     progress.event("loading")
     from pdbench.compare import compare  # brings pandas and scipy: not before the input is known to be good
 
@@ -155,10 +157,11 @@ def config_of(workload: Workload, settings: Settings, arms: list[Backend]) -> di
     }
 
 
-def make_progress_of(values: dict[str, Any]) -> Any:
+def make_progress_of(values: dict[str, Any], runs: Runs = "open") -> Any:
+    """``runs``: whether the number of pairs is known beforehand (``report.course``)."""
     from pdbench.report.progress import make_progress
 
-    return make_progress(quiet=values["quiet"], color=wants_color(values["no_color"]))
+    return make_progress(quiet=values["quiet"], color=wants_color(values["no_color"]), runs=runs)
 
 
 def show(outcome: Outcome, values: dict[str, Any], printer: Printer | None = None) -> int:
@@ -167,11 +170,10 @@ def show(outcome: Outcome, values: dict[str, Any], printer: Printer | None = Non
     if values["as_json"]:
         print_json(outcome.document)
     else:
-        from rich.console import Console
-
+        from pdbench.report.terminal import console_of
         from pdbench.report.text import print_document
 
-        console = Console(no_color=not wants_color(values["no_color"]), highlight=False)
-        (printer or print_document)(outcome.document, console)
+        (printer or print_document)(outcome.document, console_of(color=wants_color(values["no_color"])))
     note(f"results: {outcome.run_dir}")
+    keep_page(outcome, values)
     return outcome.exit_code

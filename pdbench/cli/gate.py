@@ -11,6 +11,7 @@ import click
 from pdbench.cli.compare import make_progress_of, settings_of
 from pdbench.cli.echo import note, print_json, print_yaml, wants_color
 from pdbench.cli.options import Command, output_options, overrides_of, run_options, workload_options
+from pdbench.cli.report import keep_page
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -89,7 +90,7 @@ def _gate(base: str, head: str, workload: Workload, values: dict[str, Any]) -> i
             print_yaml(_config(workload, backends, values))
             return 0
         settings = settings_of({**values, "fail_on": ()}, pairs=_max_pairs(values))
-        progress = make_progress_of(values)
+        progress = make_progress_of(values, "at most")
         from pdbench import calibrate
         from pdbench.gate import Ask, gate
 
@@ -115,6 +116,7 @@ def _gate(base: str, head: str, workload: Workload, values: dict[str, Any]) -> i
 
         print_gate(outcome.document, _console(values))
     note(f"results: {outcome.run_dir}")
+    keep_page(outcome, values)
     return outcome.exit_code
 
 
@@ -171,7 +173,7 @@ def _calibrate(base: str, head: str | None, workload: Workload, values: dict[str
         from pdbench.calibrate import DEFAULT_PAIRS, calibrate
 
         pairs = values["max_pairs"] if values["max_pairs"] is not None else DEFAULT_PAIRS
-        progress = make_progress_of(values)
+        progress = make_progress_of(values, "all")
         try:
             settings = settings_of({**values, "fail_on": ()}, pairs=pairs)
             outcome = calibrate(backend, workload, settings, progress, pairs=pairs, redo=values["redo"])
@@ -215,6 +217,6 @@ def _self_test(values: dict[str, Any]) -> int:
 
 
 def _console(values: dict[str, Any]) -> Console:
-    from rich.console import Console
+    from pdbench.report.terminal import console_of
 
-    return Console(no_color=not wants_color(values["no_color"]), highlight=False)
+    return console_of(color=wants_color(values["no_color"]))

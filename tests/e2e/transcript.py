@@ -50,6 +50,7 @@ class Desk:
         self.env = {k: v for k, v in os.environ.items() if not k.startswith("PDBENCH_")}
         path = os.pathsep.join([str(ROOT), str(ROOT / "backends"), os.environ.get("PYTHONPATH", "")])
         self.env |= {_MARK: self.mark, "NO_COLOR": "1", "COLUMNS": "100", "PYTHONPATH": path.rstrip(os.pathsep)}
+        self.env["PDBENCH_NO_REPORT"] = "1"  # a page beside every run would double the time of the suite
 
     def start(self, *args: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
