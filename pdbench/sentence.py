@@ -188,6 +188,10 @@ def percent(share: float | None) -> str:
     if share is None:
         return "n/a"
     value = 100 * share
+    if 99.95 <= value < 100:
+        return ">99.9 %"
+    if 0 < value < 0.05:
+        return "<0.1 %"
     if 99.5 <= value < 100 or 0 < value < 0.5:
         return f"{value:.1f} %"
     return f"{value:.0f} %"

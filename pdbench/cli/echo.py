@@ -10,6 +10,8 @@ from typing import Any
 import click
 import yaml
 
+from pdbench.report.clean import clean_lines
+
 
 def print_json(document: Any) -> None:
     """One JSON document on stdout; infinities become null, as METRICS says."""
@@ -21,8 +23,8 @@ def print_yaml(data: Any) -> None:
 
 
 def note(text: str) -> None:
-    """A line on stderr."""
-    click.echo(text, err=True)
+    """A line on stderr, or several; nothing in it can steer the terminal."""
+    click.echo(clean_lines(text), err=True)
 
 
 def wants_color(no_color: bool) -> bool:

@@ -19,6 +19,7 @@ from pdbench.errors import (
     PdbenchError,
     did_you_mean,
 )
+from pdbench.report.clean import clean_lines
 
 COMMANDS: dict[str, str] = {
     "compare": "Compare backends under one load, pair by pair, and say which is better.",
@@ -29,6 +30,7 @@ COMMANDS: dict[str, str] = {
     "simulate": "Run a backend on the virtual clock.",
     "gate": "Fail when the head is worse than the base: for a CI.",
     "baseline": "Accept or show stored references.",
+    "web": "Start runs in a browser, and watch the SLO live.",
     "worker": "Take a share of the load of a pdbench run elsewhere.",
     "locustfile": "Say where the locustfile is, for locust -f.",
     "report": "Show a stored run.",
@@ -100,7 +102,7 @@ def run(args: list[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except PdbenchError as error:
-        click.echo(f"{_heading(error)}{error}", err=True)
+        click.echo(clean_lines(f"{_heading(error)}{error}"), err=True)
         return error.exit_code
     except KeyboardInterrupt:
         click.echo("interrupted", err=True)

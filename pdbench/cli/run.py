@@ -43,7 +43,7 @@ def command(**values: Any) -> int:
     if values["print_config"]:
         print_yaml(config_of(workload, settings, [arm]))
         return 0
-    progress = make_progress_of(values)
+    progress = make_progress_of(values, "all")
     progress.event("loading")
     from pdbench.compare import compare  # brings pandas and scipy: not before the input is known to be good
 

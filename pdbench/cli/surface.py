@@ -42,9 +42,8 @@ def command(
     if as_json:
         print_json(document)
     else:
-        from rich.console import Console
-
         from pdbench.report.surface import print_surface
+        from pdbench.report.terminal import console_of
 
-        print_surface(document, Console(no_color=not wants_color(no_color), highlight=False), every=every)
+        print_surface(document, console_of(color=wants_color(no_color)), every=every)
     return exit_code(document)

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from pdbench.report.clean import cleaned
+from pdbench.report.grid import Blocks, Cell, Grid, Prose
 from pdbench.report.text import notes_of, table_of
 
 Document = dict[str, Any]
+Row = tuple[str, Sequence[Cell]]
 
 _STYLES = {"PASS": "green", "FAIL": "bold red", "INCONCLUSIVE": "yellow", "INVALID": "bold yellow"}
 
 
 def print_gate(document: Document, console: Console) -> None:
     """Figures of both arms, the verdicts, reasons, and the sentence."""
+    document = cleaned(document)
     if document["arms"]:
         console.print(table_of(document))
         console.print()
@@ -27,17 +30,17 @@ def print_gate(document: Document, console: Console) -> None:
     if checks := document.get("slo_check"):
         console.print(slo_table(str(document["head"]), checks))
     for text in notes_of(document):
-        console.print(Text(text, style="yellow"))
+        console.print(Prose(text, style="yellow"))
     for again in document["set_aside"]:
-        console.print(f"pair {again['pair'] + 1} was run again: {'; '.join(again['reasons'])}", style="yellow")
+        console.print(Text(f"pair {again['pair'] + 1} was run again: {'; '.join(again['reasons'])}", style="yellow"))
     console.print()
-    console.print(Text(str(document["sentence"]), style=_STYLES.get(str(document["status"]), "")))
+    console.print(Prose(str(document["sentence"]), style=_STYLES.get(str(document["status"]), "")))
 
 
-def verdicts(document: Document) -> Table:
+def verdicts(document: Document) -> Blocks[int]:
     """One row a metric; positive change: the head is worse, but for attainment, where up is good."""
     title = f"gate: {document['head']} against {document['base']}, {document['pairs']} pairs"
-    table = _table(title, "metric (* decides)", "change", "at least", "at most", "margin", "verdict")
+    rows: list[Row] = []
     for name, metric in document["metrics"].items():
         bounds = [_shown(metric[key], metric["scale"]) for key in ("lower", "upper")]
         if metric["scale"] == "difference":
@@ -45,36 +48,38 @@ def verdicts(document: Document) -> Table:
         margin = f"{100 * metric['margin']:g} {'pt' if metric['scale'] == 'difference' else '%'}"
         verdict = Text(str(metric["status"]), style=_STYLES.get(str(metric["status"]), ""))
         label = f"{name} *" if metric["primary"] else name
-        table.add_row(label, _shown(metric["effect"], metric["scale"]), *bounds, margin, verdict)
-    return table
+        rows.append((label, (_shown(metric["effect"], metric["scale"]), *bounds, margin, verdict)))
+    return _table(title, "metric (* decides)", ("change", "at least", "at most", "margin", "verdict"), rows)
 
 
-def slo_table(head: str, checks: Mapping[str, Any]) -> Table:
-    table = _table(f"SLO of {head}, over runs", "objective", "share", "at least", "at most", "asked for", "outcome")
+def slo_table(head: str, checks: Mapping[str, Any]) -> Blocks[int]:
+    rows: list[Row] = []
     for text, check in checks.items():
         bounds = [f"{bound:.1%}" for bound in check["bounds"]] if check["bounds"] else ["n/a", "n/a"]
-        table.add_row(text, f"{check['share']:.1%}", *bounds, f"{check['target']:.0%}", str(check["outcome"]))
-    return table
+        rows.append((text, (f"{check['share']:.1%}", *bounds, f"{check['target']:.0%}", str(check["outcome"]))))
+    columns = ("share", "at least", "at most", "asked for", "outcome")
+    return _table(f"SLO of {head}, over runs", "objective", columns, rows)
 
 
 def print_calibration(document: Document, console: Console) -> None:
     """This machine's noise, and what 6, 10 and 16 pairs can see of a slowdown."""
+    document = cleaned(document)
     metrics: Mapping[str, Any] = document["metrics"]
     pairs = list(next(iter(metrics.values()))["mde"]) if metrics else []
     title = f"noise of {document['backend']} against itself, {document['pairs']} pairs"
-    table = _table(title, "metric", "pair SD", *(f"seen in {k} pairs" for k in pairs))
+    rows: list[Row] = []
     for name, found in metrics.items():
         unit = "pt" if found["scale"] == "difference" else "%"
         seen = [f"{100 * found['mde'][k]:.1f} {unit}" for k in pairs]
-        table.add_row(name, f"{100 * found['pair_sd']:.1f} {unit}", *seen)
+        rows.append((name, (f"{100 * found['pair_sd']:.1f} {unit}", *seen)))
     if metrics:
-        console.print(table)
+        console.print(_table(title, "metric", ("pair SD", *(f"seen in {k} pairs" for k in pairs)), rows))
     if document["probe_sd"]:
         moved = ", ".join(f"{kernel} {100 * sd:.1f} %" for kernel, sd in document["probe_sd"].items())
-        console.print(f"the devices move inside a pair by: {moved} (SD)")
+        console.print(Text(f"the devices move inside a pair by: {moved} (SD)"))
     for text in notes_of({**document, "arms": {}}):
-        console.print(Text(text, style="yellow"))
-    console.print(Text(calibration_sentence(document), style="bold"))
+        console.print(Prose(text, style="yellow"))
+    console.print(Prose(calibration_sentence(document), style="bold"))
 
 
 def calibration_sentence(document: Document) -> str:
@@ -96,20 +101,24 @@ def calibration_sentence(document: Document) -> str:
 
 def print_self_test(document: Document, console: Console) -> None:
     """The promises, and whether each is kept."""
-    table = _table("gate self-test, simulated", "promise", "promised", "found", "kept")
+    rows: list[Row] = []
     for promise in document["promises"]:
         found = promise["found"]
         shown = ", ".join(f"{rate:.1%}" for rate in found) if isinstance(found, list) else f"{found:g}"
-        table.add_row(promise["what"], promise["promised"], shown, "yes" if promise["kept"] else "NO")
-    console.print(table)
+        rows.append((promise["what"], (promise["promised"], shown, "yes" if promise["kept"] else "NO")))
+    console.print(_table("gate self-test, simulated", "promise", ("promised", "found", "kept"), rows))
 
 
-def _table(title: str, first: str, *others: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", pad_edge=False, box=None)
-    table.add_column(first, no_wrap=True)
-    for name in others:
-        table.add_column(name, justify="right")
-    return table
+def _table(title: str, corner: str, columns: Sequence[str], rows: Sequence[Row]) -> Blocks[int]:
+    """A label and a figure a column; columns that find no room go below."""
+
+    def build(shown: Sequence[int]) -> Grid:
+        grid = Grid(corner, [columns[i] for i in shown])
+        for label, cells in rows:
+            grid.add(label, [cells[i] for i in shown])
+        return grid
+
+    return Blocks(range(len(columns)), build, Text(title, style="bold"))
 
 
 def _shown(value: float | None, scale: str) -> str:

@@ -6,12 +6,14 @@ run of it was VALID, it says so.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from pdbench.report.clean import cleaned
+from pdbench.report.grid import Blocks, Grid, Prose
 from pdbench.sentence import percent
 
 Document = dict[str, Any]
@@ -19,54 +21,62 @@ Document = dict[str, Any]
 
 def print_search(document: Document, console: Console) -> None:
     """Goodput, attainment by rate, ratios, notes, the limit that turns the order over, the sentence."""
+    document = cleaned(document)
     console.print(goodput_table(document))
     console.print()
     console.print(rate_table(document))
     console.print()
     for name, arm in document["arms"].items():
-        console.print(f"{name}: stopped: {arm['stop']}")
-    for line in notes_of(document):
-        console.print(Text(line, style="yellow"))
+        console.print(Text(f"{name}: stopped: {arm['stop']}"))
+    for text in notes_of(document):
+        console.print(Prose(text, style="yellow"))
     if (found := document.get("surface")) is not None:
         console.print()
-        console.print(f"At {found['rate']:.3g} req/s, {found['pairs']} plan(s) replayed by all: {found['sentence']}")
-        console.print(f"All limits: {found['command']}", soft_wrap=True)
+        console.print(
+            Text(f"At {found['rate']:.3g} req/s, {found['pairs']} plan(s) replayed by all: {found['sentence']}")
+        )
+        console.print(Text(f"All limits: {found['command']}"), soft_wrap=True)
     console.print()
-    console.print(Text(document["sentence"], style="bold"))
+    console.print(Prose(document["sentence"], style="bold"))
 
 
-def goodput_table(document: Document) -> Table:
+def goodput_table(document: Document) -> Blocks[str]:
     """Goodput of every arm, whole and by device, with its interval and what it rests on."""
-    arms: dict[str, Document] = document["arms"]
     title = f"goodput, req/s: {percent(document['share'])} of the requests keep {', '.join(document['slo'])}"
-    table = Table(title=title, title_justify="left", title_style="bold", pad_edge=False, box=None)
-    table.add_column("")
-    for name in arms:
-        table.add_column(name, justify="right")
-    found = [arm["goodput"] for arm in arms.values()]
-    table.add_row("devices", *[str(arm["devices"]) for arm in arms.values()])
-    table.add_row("goodput", *[_rate(one) for one in found], style="bold")
-    table.add_row("  95 % interval", *[_interval(one and one["interval"]) for one in found])
-    table.add_row("per device", *[_rate(one, per_device=True) for one in found], style="bold")
-    table.add_row("  95 % interval", *[_interval(one and one["per_device"]["interval"]) for one in found])
+    return Blocks(list(document["arms"]), lambda names: _goodput(document, names), Text(title, style="bold"))
+
+
+def _goodput(document: Document, names: Sequence[str]) -> Grid:
+    arms = [document["arms"][name] for name in names]
+    found = [arm["goodput"] for arm in arms]
+    grid = Grid("", names)
+    grid.add("devices", [str(arm["devices"]) for arm in arms])
+    grid.add("goodput", [_rate(one) for one in found], style="bold")
+    grid.add("  95 % interval", [_interval(one and one["interval"]) for one in found])
+    grid.add("per device", [_rate(one, per_device=True) for one in found], style="bold")
+    grid.add("  95 % interval", [_interval(one and one["per_device"]["interval"]) for one in found])
     if document["certify"]:
-        table.add_row("certified per device", *[_number(one and one["per_device"]["claimed"]) for one in found])
-    table.add_row("half-width", *[_half(one) for one in found])
-    table.add_row("runs used", *[str(arm["used"]) for arm in arms.values()])
-    table.add_row("INVALID, left out", *[str(arm["left_out"]) for arm in arms.values()])
-    return table
+        grid.add("certified per device", [_number(one and one["per_device"]["claimed"]) for one in found])
+    grid.add("half-width", [_half(one) for one in found])
+    grid.add("runs used", [str(arm["used"]) for arm in arms])
+    grid.add("INVALID, left out", [str(arm["left_out"]) for arm in arms])
+    return grid
 
 
-def rate_table(document: Document) -> Table:
+def rate_table(document: Document) -> Blocks[str]:
     """Joint attainment in per cent by rate, with the number of runs."""
-    arms: dict[str, Document] = document["arms"]
-    table = Table(pad_edge=False, box=None, title="joint attainment in % (runs)", title_justify="left")
-    table.add_column("req/s", justify="right")
-    for name in arms:
-        table.add_column(name, justify="right")
-    for rate in sorted({run["rate"] for arm in arms.values() for run in arm["runs"]}):
-        table.add_row(f"{rate:.3g}", *[_cell(arm, rate) for arm in arms.values()])
-    return table
+    return Blocks(
+        list(document["arms"]),
+        lambda names: _rates(document, names),
+        Text("joint attainment in % (runs)", style="bold"),
+    )
+
+
+def _rates(document: Document, names: Sequence[str]) -> Grid:
+    grid = Grid("req/s", names)
+    for rate in sorted({run["rate"] for arm in document["arms"].values() for run in arm["runs"]}):
+        grid.add(f"{rate:.3g}", [_cell(document["arms"][name], rate) for name in names])
+    return grid
 
 
 def notes_of(document: Document) -> list[str]:

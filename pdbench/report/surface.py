@@ -6,11 +6,14 @@ the workload's own limits.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
+
+from pdbench.report.clean import cleaned
+from pdbench.report.grid import Blocks, Grid, Prose
 
 Document = dict[str, Any]
 _WORDS = {"ttft": "TTFT", "tpot": "TPOT", "worst_gap": "worst gap"}
@@ -18,6 +21,7 @@ _WORDS = {"ttft": "TTFT", "tpot": "TPOT", "worst_gap": "worst gap"}
 
 def print_surface(document: Document, console: Console, *, every: bool = False) -> None:
     """One slice (``every``: all of them) for each head, the flips, then the sentence."""
+    document = cleaned(document)
     for piece in shown_slices(document, every=every):
         for head in piece["difference"] or [None]:
             console.print(Text(slice_title(document, piece, head), style="bold"))
@@ -32,7 +36,7 @@ def print_surface(document: Document, console: Console, *, every: bool = False) 
             console.print(Text(f"{item['base']} / {item['head']}: where another would lead", style="bold"))
             console.print(flip_table(item))
             console.print()
-    console.print(Text(document["sentence"], style="bold"))
+    console.print(Prose(document["sentence"], style="bold"))
     console.print("Shares are of requests pooled over the runs: a map, not a test.")
 
 
@@ -55,18 +59,18 @@ def slice_title(document: Document, piece: Document, head: str | None) -> str:
     )
 
 
-def slice_table(document: Document, piece: Document, head: str | None) -> Table:
+def slice_table(document: Document, piece: Document, head: str | None) -> Blocks[int]:
     """One slice for one head (``None``: the base alone)."""
     rows, columns = piece["rows"], piece["columns"]
-    table = Table(pad_edge=False, padding=(0, 1, 0, 0), box=None)
-    limits, grid = document["limits_ms"], document["grid_ms"]
-    table.add_column("", justify="right")
-    for value in grid[columns]:
-        table.add_column(_limit(value, limits[columns]), justify="right", no_wrap=True)
-    for i, value in enumerate(grid[rows]):
-        cells = [_cell(document, piece, head, i, j) for j in range(len(grid[columns]))]
-        table.add_row(_limit(value, limits[rows]), *cells)
-    return table
+    limits, values = document["limits_ms"], document["grid_ms"]
+
+    def build(shown: Sequence[int]) -> Grid:
+        grid = Grid("", [_limit(values[columns][j], limits[columns]) for j in shown], gap=1)
+        for i, value in enumerate(values[rows]):
+            grid.add(_limit(value, limits[rows]), [_cell(document, piece, head, i, j) for j in shown])
+        return grid
+
+    return Blocks(range(len(values[columns])), build)
 
 
 def _cell(document: Document, piece: Document, head: str | None, i: int, j: int) -> Text:
@@ -78,17 +82,23 @@ def _cell(document: Document, piece: Document, head: str | None, i: int, j: int)
     return Text(f"{100 * ours:.0f}/{100 * piece['joint'][head][i][j]:.0f}", style=style)
 
 
-def flip_table(item: Document) -> Table:
+def flip_table(item: Document) -> Blocks[str]:
     """At which limits another arm would lead, nearest first."""
     base, head = item["base"], item["head"]
-    table = Table(pad_edge=False, box=None)
-    for name in ("limit", "SLO", "would be", "joint", "leads"):
-        table.add_column(name, justify="left" if name in ("limit", "leads") else "right")
-    for flip in item["flips"]:
-        was = "none" if flip["from_ms"] is None else f"{flip['from_ms']:g} ms"
-        shares = f"{100 * flip['joint'][base]:.0f}/{100 * flip['joint'][head]:.0f}"
-        table.add_row(_WORDS[flip["metric"]], was, f"{flip['to_ms']:.4g} ms", shares, flip["leads"])
-    return table
+
+    def build(shown: Sequence[str]) -> Grid:
+        grid = Grid("limit", shown)
+        for flip in item["flips"]:
+            figures = {
+                "SLO": "none" if flip["from_ms"] is None else f"{flip['from_ms']:g} ms",
+                "would be": f"{flip['to_ms']:.4g} ms",
+                "joint": f"{100 * flip['joint'][base]:.0f}/{100 * flip['joint'][head]:.0f}",
+                "leads": flip["leads"],
+            }
+            grid.add(_WORDS[flip["metric"]], [figures[name] for name in shown])
+        return grid
+
+    return Blocks(("SLO", "would be", "joint", "leads"), build)
 
 
 def _limit(value: float | None, own: float | None) -> str:

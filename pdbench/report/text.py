@@ -1,18 +1,22 @@
 """The table at the end of a comparison, drawn from the summary document alone.
 
-One column an arm. Whether an objective is met stands as a word beside the sign, so that it reads without
-colour, in a log and aloud. ``pdbench report RUN`` draws the same from a stored document.
+One column an arm; arms that find no room side by side go below (``report.grid``). Whether an objective is met stands
+as a word beside the sign, so that it reads without colour, in a log and aloud. ``pdbench report RUN`` draws the same
+from a stored document; what an older or partial one lacks is left out or shown as ``n/a``.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from math import expm1
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from pdbench.report.clean import cleaned
+from pdbench.report.grid import Blocks, Cell, Grid, Line, Prose, line
 from pdbench.sentence import percent
 
 Document = dict[str, Any]
@@ -31,53 +35,38 @@ _VERDICT_STYLE = {"better": "green", "worse": "red"}
 
 def print_document(document: Document, console: Console) -> None:
     """The table, the reasons if it is invalid, warnings, and the sentence."""
+    document = cleaned(document)
     console.print(table_of(document))
-    for line in notes_of(document):
-        console.print(Text(line, style="yellow"))
+    if not document.get("arms"):
+        console.print(Text("No arm was measured."))
+    for text in notes_of(document):
+        console.print(Prose(text, style="yellow"))
     if document.get("sentence"):
         console.print()
-        console.print(Text(str(document["sentence"]), style="bold"))
+        console.print(Prose(str(document["sentence"]), style="bold"))
 
 
-def table_of(document: Document) -> Table:
-    """The whole table."""
-    arms: dict[str, Document] = document["arms"]
-    table = Table(title=_title(document), title_justify="left", title_style="bold", pad_edge=False, box=None)
-    table.add_column("latencies in ms", no_wrap=True)
-    for name, arm in arms.items():
-        table.add_column(f"{name}{' (simulated)' if arm.get('simulated') else ''}", justify="right")
-    _add(table, "devices", [str(arm["devices"]) for arm in arms.values()])
-    _add(table, "requests ok / failed", [_counts(arm["requests"]) for arm in arms.values()])
-    if any("joint" in arm.get("attainment", {}) for arm in arms.values()):
-        _add(table, "joint attainment", [_share(arm, "joint") for arm in arms.values()], style="bold")
-    for label, key, stats in _LATENCIES:
-        for stat in stats:
-            values = [_of(arm, key, stat) for arm in arms.values()]
-            if any(value != "n/a" for value in values):
-                _add(table, f"{label} {stat.upper()}", values)
-    _objective_rows(table, document)
-    _comparison_rows(table, document)
-    _tail_rows(table, arms)
-    return table
+def table_of(document: Document) -> Blocks[str]:
+    """The whole table; of a cleaned document (``report.clean``)."""
+    return Blocks(list(document.get("arms", {})), lambda names: _grid(document, names), _title(document))
 
 
 def notes_of(document: Document) -> list[str]:
     """Reasons of invalidity with their remedies, then warnings."""
     lines = []
-    for reason in document["validity"]["reasons"]:
-        lines.append(f"INVALID: {reason['message']}")
-        if reason.get("remedy"):
-            lines.append(f"  {reason['remedy']}")
+    for reason in document.get("validity", {}).get("reasons", []):
+        message, remedy = (reason.get("message"), reason.get("remedy")) if isinstance(reason, dict) else (reason, None)
+        lines += [f"INVALID: {message}", *([f"  {remedy}"] if remedy else [])]
     lines += [f"warning: {text}" for text in document.get("warnings", [])]
     lines += _looked(document)
-    for name, arm in document["arms"].items():
+    for name, arm in document.get("arms", {}).items():
         saturation = arm.get("saturation") or {}
         lines += [f"warning: {name}: saturation: {text}" for text in saturation.get("warnings", [])]
         lines += [f"warning: {name}: {text}" for text in arm.get("warnings", [])]
         if died := arm.get("server_died"):
             pairs = ", ".join(str(pair + 1) for pair in died["pairs"])
             lines.append(f"warning: {name}: the server died in pair {pairs}; its last lines:")
-            lines += [f"  {line}" for line in died["last_lines"]]
+            lines += [f"  {text}" for text in died["last_lines"]]
     return lines
 
 
@@ -96,54 +85,74 @@ def _looked(document: Document) -> list[str]:
     return lines
 
 
-def _title(document: Document) -> str:
-    workload = document["workload"]
-    rate = workload["arrivals"].get("rate")
-    parts = [f"{document['kind']}: workload {workload['name']}"]
+def _title(document: Document) -> Text:
+    workload = document.get("workload", {})
+    rate = workload.get("arrivals", {}).get("rate")
+    parts = [f"{document.get('kind', 'run')}: workload {workload.get('name', 'unknown')}"]
     if rate is not None:
         parts.append(f"{rate:g} req/s")
     if document.get("comparisons"):
         parts.append(f"{document['pairs']} pair{'s' * (document['pairs'] != 1)}")
-    return ", ".join(parts)
+    title = Text(", ".join(parts), style="bold")
+    if document.get("validity", {}).get("status") == "INVALID":
+        title.append(": INVALID, no verdict", style="red")
+    return title
 
 
-def _objective_rows(table: Table, document: Document) -> None:
+# ---- rows
+
+
+def _grid(document: Document, names: Sequence[str]) -> Grid:
+    """The rows of some arms, side by side."""
+    arms: dict[str, Document] = {name: document["arms"][name] for name in names}
+    shown = [f"{name}{' (simulated)' if arm.get('simulated') else ''}" for name, arm in arms.items()]
+    grid = Grid("latencies in ms", shown)
+    grid.add("devices", [str(arm.get("devices", "n/a")) for arm in arms.values()])
+    grid.add("requests ok / failed", [_counts(arm.get("requests")) for arm in arms.values()])
+    if any("joint" in arm.get("attainment", {}) for arm in arms.values()):
+        grid.add("joint attainment", [_share(arm, "joint") for arm in arms.values()], style="bold")
+    for label, key, stats in _LATENCIES:
+        for stat in stats:
+            values = [_of(arm, key, stat) for arm in arms.values()]
+            if any(value != "n/a" for value in values):
+                grid.add(f"{label} {stat.upper()}", values)
+    _objective_rows(grid, document, arms)
+    _comparison_rows(grid, document, names)
+    _tail_rows(grid, arms)
+    return grid
+
+
+def _objective_rows(grid: Grid, document: Document, arms: dict[str, Document]) -> None:
     """``ttft p90 <= 400ms | 310 ✓ met | 460 ✗ missed``, and below it the share of requests within the limit."""
-    arms = document["arms"]
-    if not document.get("slo"):
-        return
-    table.add_row(Text("SLO", style="italic"))
-    for text in document["slo"]:
-        _add(table, text, [_judged(arm, text) for arm in arms.values()])
+    grid.heading("SLO")
+    for text in document.get("slo", []):
+        grid.add(text, [_judged(arm, text) for arm in arms.values()])
 
 
-def _judged(arm: Document, text: str) -> Text:
+def _judged(arm: Document, text: str) -> tuple[Line, ...]:
     met = arm.get("slo_met", {}).get(text)
     if met is None:
-        return Text("n/a")
+        return (line("n/a"),)
     match = _OBJECTIVE.match(text)
     value = _of(arm, f"{match['metric']}_ms", match["stat"]) if match else "n/a"
     word = Text("✓ met" if met else "✗ missed", style="green" if met else "red")
-    if value == "n/a":
-        return Text.assemble(f"{_share(arm, text)} ", word)
-    return Text.assemble(f"{value} ", word, f"\n{_share(arm, text)}")
+    share = _share(arm, text)
+    return (Line((*share.parts, word)),) if value == "n/a" else (line(value, word), share)
 
 
-def _comparison_rows(table: Table, document: Document) -> None:
+def _comparison_rows(grid: Grid, document: Document, names: Sequence[str]) -> None:
     """Change against the base, with interval and verdict, a row a metric."""
-    comparisons = document.get("comparisons") or []
-    if not comparisons:
+    every = document.get("comparisons") or []
+    if not every:
         return
-    base = comparisons[0]["base"]
-    level = comparisons[0].get("level", 0.95)
-    usual = level == 0.95  # planned looks have levels of their own
-    heading = Text("change (* primary)" if usual else f"change (* p.), {100 * level:g} %", style="italic")
-    table.add_row(heading, *("base" if name == base else "" for name in document["arms"]))
+    level = every[0].get("level", 0.95)  # planned looks have levels of their own
+    grid.heading(f"change against {every[0]['base']} (* primary){'' if level == 0.95 else f', {100 * level:g} %'}")
+    comparisons = [item for item in every if item["head"] in names]
     for metric in dict.fromkeys(item["metric"] for item in comparisons):
         of_metric = [c for c in comparisons if c["metric"] == metric]
         found = {c["head"]: c for c in of_metric}
         label = _label(metric) + (" *" if any(c["primary"] for c in of_metric) else "")
-        _add(table, label + _detectable(of_metric), [_change(found[n]) if n in found else "" for n in document["arms"]])
+        grid.add(label + _detectable(of_metric), [_change(found[n]) if n in found else "" for n in names])
 
 
 def _detectable(items: list[Document]) -> str:
@@ -167,7 +176,7 @@ def _label(metric: str) -> str:
     return f"{name.upper() if len(name) <= 4 else name} {match['stat'].upper()}"
 
 
-def _change(item: Document) -> Text:
+def _change(item: Document) -> tuple[Line, ...]:
     """``+42 % [+34, +51]`` and, below it, the verdict. Attainment in points, where up is better."""
     low, high = _bounds(item)
     if item["effect"] is None or item.get("percent") is None:
@@ -177,9 +186,9 @@ def _change(item: Document) -> Text:
     else:
         shown = f"{_signed(-100 * item['effect'])} pt"
     interval = (
-        f" [{_bound(low, high - low)}, {_bound(high, high - low)}]" if low is not None and high is not None else ""
+        f"[{_bound(low, high - low)}, {_bound(high, high - low)}]" if low is not None and high is not None else ""
     )
-    return Text(f"{shown}{interval}\n{item['verdict']}", style=_VERDICT_STYLE.get(item["verdict"], ""))
+    return line(shown, interval), line(Text(item["verdict"], style=_VERDICT_STYLE.get(item["verdict"], "")))
 
 
 def _signed(value: float) -> str:
@@ -200,87 +209,100 @@ def _bound(value: float, width: float) -> str:
 
 def _bounds(item: Document) -> tuple[float | None, float | None]:
     """The interval in what is displayed: per cent, or points with the sign turned (up is good)."""
-    from math import exp
-
     if item.get("interval") is None:
         return None, None
     low, high = item["interval"]
     if low is None or high is None:
         return None, None
     if item["scale"] == "log_ratio":
-        return 100 * (exp(low) - 1), 100 * (exp(high) - 1)
+        return 100 * expm1(min(low, 700.0)), 100 * expm1(min(high, 700.0))
     return -100 * high, -100 * low
 
 
-def _tail_rows(table: Table, arms: dict[str, Document]) -> None:
-    table.add_row(Text("load and client", style="italic"))
+def _tail_rows(grid: Grid, arms: dict[str, Document]) -> None:
+    grid.heading("load and client")
     figures = [arm.get("throughput", {}) for arm in arms.values()]
-    _add(table, "requests/s", [_number(one.get("requests_per_s")) for one in figures])
+    grid.add("requests/s", [_number(one.get("requests_per_s")) for one in figures])
     good = [_number(one.get("good_requests_per_s_per_device"), "") for one in figures]
-    _add_known(table, "good requests/s/device", good)
-    _add(table, "output tokens/s", [_number(one.get("output_tokens_per_s")) for one in figures])
-    _server_rows(table, arms)
+    _add_known(grid, "good requests/s/device", good)
+    grid.add("output tokens/s", [_number(one.get("output_tokens_per_s")) for one in figures])
+    _server_rows(grid, arms)
     for label, key in (("dispatch lag P99", "dispatch_lag_ms"), ("client lag P99", "client_lag_ms")):
         if any(key in arm for arm in arms.values()):
-            _add(table, label, [_number(arm.get(key, {}).get("p99")) for arm in arms.values()])
-    _add_known(table, "loop lag/CPU P99", [_audit(arm) for arm in arms.values()])
-    _add_known(table, "waited for CPU", [_waited(arm) for arm in arms.values()])
-    _add_known(table, "load workers", [_workers(arm) for arm in arms.values()])
-    _add(table, "validity", [_validity(arm) for arm in arms.values()])
-    _saturation_rows(table, arms)
+            grid.add(label, [_number(arm.get(key, {}).get("p99")) for arm in arms.values()])
+    _add_known(grid, "loop lag/CPU P99", [_audit(arm) for arm in arms.values()])
+    _add_known(grid, "waited for CPU", [_waited(arm) for arm in arms.values()])
+    _add_known(grid, "load workers", [_workers(arm) for arm in arms.values()])
+    grid.add("validity", [_validity(arm) for arm in arms.values()])
+    _saturation_rows(grid, arms)
 
 
-def _workers(arm: Document) -> str:
-    """``"2"``, ``"2, 1 lost"``, ``"2, clocks 0.31 ms apart"``; ``""`` where one engine carried the load."""
+def _workers(arm: Document) -> Line:
+    """``2``, ``2, 1 lost``, ``2, clocks 0.31 ms apart``; nothing where one engine carried the load."""
     workers = arm.get("workers", [])
     if not workers:
-        return ""
+        return line()
     lost = sum(one["lost"] for one in workers)
     apart = max(abs(one["clock_offset_ms"]) for one in workers)
-    return (
-        str(workers[0]["ranks"])
-        + (f", {lost} lost" if lost else "")
-        + (f", clocks {apart:.3g} ms apart" if apart else "")
-    )
+    parts = [str(workers[0]["ranks"]), *([f"{lost} lost"] if lost else [])]
+    parts += [f"clocks {apart:.3g} ms apart"] if apart else []
+    return line(*", ".join(parts).split(" "))
 
 
-def _server_rows(table: Table, arms: dict[str, Document]) -> None:
+def _server_rows(grid: Grid, arms: dict[str, Document]) -> None:
     """What the server's own stamps say; rows that no arm can fill are left out."""
-    _add_known(table, "device busy", [_busy(arm) for arm in arms.values()])
-    _add_known(table, "idle devices", [_idle(arm) for arm in arms.values()])
+    _add_known(grid, "device busy", [_busy(arm) for arm in arms.values()])
+    _add_known(grid, "idle devices", [_idle(arm) for arm in arms.values()])
     if any("separation" in arm for arm in arms.values()):
-        _add(table, "separation", [_separation(arm) for arm in arms.values()])
+        grid.add("separation", [_separation(arm) for arm in arms.values()])
     gaps = [_number(arm.get("handoff", {}).get("gap_ms", {}).get("p90"), "") for arm in arms.values()]
-    _add_known(table, "hand-off gap P90", gaps)
-    _add_known(table, "  queue/copy/queue P90", [_split(arm) for arm in arms.values()])
+    _add_known(grid, "hand-off gap P90", gaps)
+    _add_known(grid, "  queue/copy/queue P90", [_split(arm) for arm in arms.values()])
     stalls = [arm.get("interference", {}).get("stall_ms_per_1k_tokens") for arm in arms.values()]
-    _add_known(table, "stall ms/1k prefill", [_number(stall, "") for stall in stalls])
+    _add_known(grid, "stall ms/1k prefill", [_number(stall, "") for stall in stalls])
 
 
-def _saturation_rows(table: Table, arms: dict[str, Document]) -> None:
+def _saturation_rows(grid: Grid, arms: dict[str, Document]) -> None:
     """The closed-loop run, where there was one."""
     runs = [arm.get("saturation") or {} for arm in arms.values()]
     if not any(runs):
         return
-    streams = max(run.get("concurrency", 0) for run in runs)
-    table.add_row(Text(f"saturated, {streams} streams", style="italic"))
-    _add(table, "output tokens/s/device", [_number(run.get("output_tokens_per_s_per_device")) for run in runs])
-    _add_known(table, "device busy", [_busy(run) for run in runs])
+    grid.heading(f"saturated, {max(run.get('concurrency', 0) for run in runs)} streams")
+    grid.add("output tokens/s/device", [_number(run.get("output_tokens_per_s_per_device")) for run in runs])
+    _add_known(grid, "device busy", [_busy(run) for run in runs])
 
 
-def _share(arm: Document, objective: str) -> str:
+# ---- cells
+
+
+def _add_known(grid: Grid, label: str, values: Sequence[Cell]) -> None:
+    """A row only where at least one arm has something to show."""
+    if any(value.parts if isinstance(value, Line) else len(value) for value in values):
+        grid.add(label, values)
+
+
+def _share(arm: Document, objective: str) -> Line:
     """``94 % [88, 97]``: attainment with its 95 % interval; without one where a short run gave none."""
     share = percent(arm.get("attainment", {}).get(objective))
     bounds = arm.get("attainment_interval", {}).get(objective)
-    return f"{share} [{100 * bounds[0]:.0f}, {100 * bounds[1]:.0f}]" if bounds else share
+    return line(share, f"[{_least_share(bounds[0])}, {_most_share(bounds[1])}]" if bounds else "")
 
 
-def _busy(entry: Document) -> str:
-    return " ".join(percent(share) for share in entry.get("device_busy", []))
+def _least_share(share: float) -> str:
+    """Whole per cent, but 100 only where it is: beside ``99.7 %`` a bound of 100 would be a lie."""
+    return "99" if 0.995 <= share < 1 else f"{100 * share:.0f}"
 
 
-def _idle(arm: Document) -> Text:
-    return Text(" ".join(arm.get("separation", {}).get("idle_devices", [])), style="red")
+def _most_share(share: float) -> str:
+    return "1" if 0 < share <= 0.005 else f"{100 * share:.0f}"
+
+
+def _busy(entry: Document) -> Line:
+    return line(*(percent(share) for share in entry.get("device_busy", [])))
+
+
+def _idle(arm: Document) -> Line:
+    return line(*(Text(name, style="red") for name in arm.get("separation", {}).get("idle_devices", [])))
 
 
 def _separation(arm: Document) -> Text:
@@ -288,22 +310,22 @@ def _separation(arm: Document) -> Text:
     return Text("n/a" if status == "not available" else status, style="red" if status == "violated" else "")
 
 
-def _split(arm: Document) -> str:
+def _split(arm: Document) -> Line:
     """P90 of the wait before prefill, of the transfer, and of the wait before decode, of arms that hand over."""
     parts = arm.get("handoff_split", {}).get("parts_ms", {})
     if "transfer" not in parts:
-        return ""
-    names = ("prefill_queue", "transfer", "decode_queue")
-    return "/".join(_number(parts.get(name, {}).get("p90")) for name in names)
+        return line()
+    first, second, third = (_number(parts.get(n, {}).get("p90")) for n in ("prefill_queue", "transfer", "decode_queue"))
+    return Line((Text(f"{first}/"), Text(f"{second}/"), Text(third)), joint="")
 
 
-def _audit(arm: Document) -> str:
+def _audit(arm: Document) -> Line:
     """``0.42/31 %``: how late the client's event loop was, and how busy it kept its core in the worst 100 ms."""
     audit = arm.get("audit", {})
     if "loop_lag_ms" not in audit:
-        return ""
+        return line()
     busy = percent(audit["cpu_share"]["p99"]) if "cpu_share" in audit else "n/a"
-    return f"{_number(audit['loop_lag_ms']['p99'])}/{busy}"
+    return line(f"{_number(audit['loop_lag_ms']['p99'])}/{busy}")
 
 
 def _waited(arm: Document) -> str:
@@ -317,18 +339,8 @@ def _validity(arm: Document) -> Text:
     return Text(status, style="red" if status == "INVALID" else "")
 
 
-def _add(table: Table, label: str, values: list[Any], style: str = "") -> None:
-    table.add_row(label, *values, style=style or None)
-
-
-def _add_known(table: Table, label: str, values: list[Any]) -> None:
-    """A row only where at least one arm has something to show."""
-    if any(str(value) for value in values):
-        _add(table, label, values)
-
-
-def _counts(requests: Document) -> str:
-    return f"{requests['ok']} / {requests['failed']}"
+def _counts(requests: Document | None) -> str:
+    return f"{requests['ok']} / {requests['failed']}" if requests else "n/a"
 
 
 def _of(arm: Document, key: str, stat: str) -> str:

@@ -142,7 +142,7 @@ def test_the_report(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     stream = io.StringIO()
     print_tune(outcome.document, Console(file=stream, width=100, no_color=True, highlight=False))
     lines = stream.getvalue().splitlines()
-    assert any(line.startswith("*") and "128" in line and "95 %" in line for line in lines)
+    assert any(line.split()[1:3] == ["*", "128"] and "95 %" in line for line in lines)
     assert f"written: {output}" in stream.getvalue()
 
 

@@ -6,6 +6,7 @@ import io
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
 from pdbench.report.text import notes_of, print_document
@@ -58,7 +59,7 @@ def test_changes_against_the_base() -> None:
     text = drawn(DOCUMENT)
     assert "-34 pt [-39, -29]" in row(text, "joint attainment *")
     assert "infinite" in text
-    assert "change (* primary)" in text
+    assert "change against base (* primary)" in text
 
 
 @pytest.mark.parametrize(("effect", "shown"), [(0.0, " 0.0 pt"), (-0.25, "+25 pt"), (-20.0, ">+999 pt")])
@@ -127,7 +128,9 @@ def test_bounds_are_no_more_exact_than_their_interval(interval: list[float], sho
 
 def test_a_level_of_its_own_is_told() -> None:
     item = change("split", "ttft_p90", "worse") | {"level": 0.996}
-    assert "change (* p.), 99.6 %" in drawn(compare_document({"base": arm(0.9), "split": arm(0.9)}, [item]))
+    assert "change against base (* primary), 99.6 %" in drawn(
+        compare_document({"base": arm(0.9), "split": arm(0.9)}, [item])
+    )
 
 
 def test_which_look_decided() -> None:
@@ -168,3 +171,88 @@ def test_the_audit_of_the_client_is_a_line_and_a_second_one_when_it_starved() ->
     assert "waited" not in text
     starved = audit | {"cpu_wait_share": 0.83}
     assert "83 %" in row(drawn(compare_document({"base": arm(0.9) | {"audit": starved}}, [])), "waited for CPU")
+
+
+NAMES = ("colocated-chunked", "colocated", "disaggregated")
+
+
+def compared(names: tuple[str, ...]) -> dict[str, Any]:
+    """As wide as a real comparison gets: shares by gap, and a change that nobody could resolve."""
+    arms = {name: arm(0.95) | {"attainment_interval": {"joint": [0.9, 0.99], SLO[1]: [0.9985, 1.0]}} for name in names}
+    for one in arms.values():
+        one["attainment"][SLO[1]] = 0.9997
+    wide = {"effect": 1.3, "percent": 266.0, "interval": [0.7, 1.9], "base": names[0]}
+    found = [change(name, metric, "worse") | wide for metric in ("ttft_p90", "worst_gap_p90") for name in names[1:]]
+    return compare_document(arms, found)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 200])
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 8])
+def test_intervals_stay_whole_at_every_width(count: int, width: int) -> None:
+    names = tuple(f"{name}{i}" for i, name in enumerate((NAMES * 3)[:count]))
+    text = drawn(compared(names), width=width)
+    assert all(cell_len(one) <= width for one in text.splitlines())
+    assert text.count("[99, 100]") == count
+    assert text.count(">99.9 %") == count
+    assert text.count("[+101, +569]") == 2 * (count - 1)
+    assert text.count("✓ met") == 2 * count
+    for name in names:
+        assert all(part in text for part in name.split("-")), "in one line or folded after a dash"
+
+
+def test_three_default_arms_stand_side_by_side_with_wide_changes() -> None:
+    text = drawn(compared(NAMES))
+    assert "colocated-chunked" in text.splitlines()[1]
+    assert "disaggregated" in text.splitlines()[1]
+    assert text.count("latencies in ms") == 1
+
+
+def test_other_blocks_tell_the_base_again() -> None:
+    text = drawn(compared(NAMES), width=50)
+    assert text.count("latencies in ms") == 2
+    assert "change against colocated-chunked (* primary)" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("[red]x[/red]", "[red]x[/red]"),
+        (":smile:", ":smile:"),
+        ("日本語", "日本語"),
+        ("\x1b[31mred\x1b[0m\x1b]0;owned\x07", "red\\x1b]0;owned\\x07"),
+        ("\u202eevil", "\\u202eevil"),
+    ],
+)
+def test_names_steer_nothing(name: str, shown: str) -> None:
+    document = compare_document({name: arm(0.5), "b": arm(0.5)}, [change("b", "ttft_p90", "worse") | {"base": name}])
+    document |= {"sentence": f"{name} wins.", "warnings": [name]}
+    document["arms"][name]["server_died"] = {"pairs": [0], "last_lines": [f"{name}\x9b2J"]}
+    stream = io.StringIO()
+    console = Console(file=stream, width=100, force_terminal=True, color_system="truecolor", legacy_windows=False)
+    print_document(document, console)
+    sent = stream.getvalue()
+    assert "\x1b]" not in sent
+    assert "\x9b" not in sent
+    assert "\x1b[2J" not in sent
+    assert "".join(shown.split("\n")) in drawn(document, width=100).replace("\n", "")
+
+
+def test_invalid_is_said_first() -> None:
+    text = drawn(compare_document({"base": arm(0.5)}, [], INVALID))
+    assert text.splitlines()[0].endswith(": INVALID, no verdict")
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {},
+        {"kind": "compare", "arms": {}, "validity": INVALID},
+        {"arms": {"one": {}}},
+        {"arms": {"one": {"ttft_ms": {"p90": None}, "slo_met": {}, "attainment": {}}}, "slo": SLO},
+        compare_document({"one": arm(0.5)}, [], {"status": "INVALID", "reasons": ["an old reason"]}),
+    ],
+)
+def test_older_and_partial_documents_are_shown(document: dict[str, Any]) -> None:
+    text = drawn(document)
+    assert "workload" in text
+    assert ("No arm was measured." in text) == (not document.get("arms"))
