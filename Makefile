@@ -6,9 +6,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.stamp
 
-.PHONY: compare test check format bench bench-peers soak docs clean help
+.PHONY: install compare test check format bench bench-peers soak docs clean help
 
 help:
+	@echo "make install   the virtual environment, .venv"
 	@echo "make compare   three reference deployments on this machine, under 10 minutes"
 	@echo "make test      every test"
 	@echo "make check     ruff and mypy --strict"
@@ -23,6 +24,8 @@ $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $(STAMP)
+
+install: $(STAMP)
 
 compare: $(STAMP)
 	$(BIN)/pdbench compare --workload chat --pairs 6 --num-requests 40
@@ -45,6 +48,7 @@ bench: $(STAMP)
 	-$(BIN)/python -m benchmarks.accuracy --json results/bench-accuracy.json
 	-$(BIN)/python -m benchmarks.capacity --json results/bench-capacity.json
 	-$(BIN)/python -m benchmarks.arrivals --json results/bench-arrivals.json
+	-$(BIN)/python -m benchmarks.report
 	$(BIN)/python -m benchmarks.engine
 
 bench-peers: $(STAMP)
