@@ -20,9 +20,9 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 from scipy.optimize import isotonic_regression
 
+from pdbench.stats.laws import t_ppf
 from pdbench.stats.paired import Floats
 
 Where = Literal["resolved", "above", "below"]
@@ -257,7 +257,7 @@ def _t_interval(
     if len(known) < 2:
         return None, None
     error = float(np.std(np.log(known), ddof=1)) * math.sqrt(units / (units - 1))
-    half = float(stats.t.ppf(1 - tail, units - 1)) * max(error, floor)
+    half = t_ppf(1 - tail, units - 1) * max(error, floor)
     low = centre * math.exp(-half) if np.mean(drawn == 0) <= tail else None
     high = centre * math.exp(half) if np.mean(np.isposinf(drawn)) <= tail else None
     return low, high

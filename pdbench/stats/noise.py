@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from pdbench.stats.gate import Entry, RunEvidence
+from pdbench.stats.laws import t_ppf
 from pdbench.stats.paired import MARGINS, Scale, pair_values, scale_of, spread_floor
 from pdbench.stats.sequential import Looks
 
@@ -29,7 +29,7 @@ def detectable(sd: float, pairs: int, scale: Scale) -> float:
     if pairs < 2 or sd < 0:
         raise ValueError("needs 2 pairs and sd >= 0")
     freedom = pairs - 1
-    effect = float(stats.t.ppf(_LEVEL, freedom) + stats.t.ppf(_POWER, freedom)) * sd / math.sqrt(pairs)
+    effect = (t_ppf(_LEVEL, freedom) + t_ppf(_POWER, freedom)) * sd / math.sqrt(pairs)
     return math.expm1(min(effect, 700.0)) if scale == "log_ratio" else effect
 
 

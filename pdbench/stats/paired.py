@@ -17,7 +17,8 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+
+from pdbench.stats.laws import t_ppf, t_sf
 
 Scale = Literal["log_ratio", "difference"]
 Verdict = Literal["better", "worse", "equivalent", "not resolved"]
@@ -83,8 +84,8 @@ def compare_pairs(
         return PairedResult(effect, _percent(effect, scale), None, level, 1, None, 1.0, 1.0, None, "not resolved")
     spread = max(float(np.std(values, ddof=1)), floor)
     error, freedom = spread / math.sqrt(pairs), pairs - 1
-    half = float(stats.t.ppf((1 + level) / 2, freedom)) * error
-    detectable = float(stats.t.ppf(_MDE_LEVEL, freedom) + stats.t.ppf(_MDE_POWER, freedom)) * error
+    half = t_ppf((1 + level) / 2, freedom) * error
+    detectable = (t_ppf(_MDE_LEVEL, freedom) + t_ppf(_MDE_POWER, freedom)) * error
     bound = math.log1p(margin) if scale == "log_ratio" else margin
     p_value = 2 * _tail(abs(effect), error, freedom)
     tost_p = max(_tail(bound - effect, error, freedom), _tail(bound + effect, error, freedom))
@@ -106,7 +107,7 @@ def _tail(distance: float, error: float, freedom: int) -> float:
     """P(T >= distance / error). Without any spread it is 0, a half, or 1."""
     if error == 0:
         return 0.5 if distance == 0 else float(distance < 0)
-    return float(stats.t.sf(distance / error, freedom))
+    return t_sf(distance / error, freedom)
 
 
 def _verdict(effect: float, p_value: float, tost_p: float, level: float) -> Verdict:

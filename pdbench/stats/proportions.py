@@ -20,8 +20,8 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
+from pdbench.stats.laws import beta_ppf, norm_ppf, t_ppf
 from pdbench.stats.paired import Floats
 
 Outcome = Literal["met", "missed", "cannot certify"]
@@ -58,7 +58,7 @@ class Certificate:
 def wilson(share: float, n_eff: float, level: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval (J. Am. Stat. Assoc. 22, 1927) for ``n_eff`` trials, which need not be whole."""
     _check(share, n_eff, level)
-    z = float(stats.norm.ppf((1 + level) / 2))
+    z = norm_ppf((1 + level) / 2)
     shrink = 1 + z * z / n_eff
     middle = (share + z * z / (2 * n_eff)) / shrink
     half = z / shrink * math.sqrt(share * (1 - share) / n_eff + z * z / (4 * n_eff * n_eff))
@@ -72,8 +72,8 @@ def clopper_pearson(share: float, n_eff: float, level: float = 0.95) -> tuple[fl
     _check(share, n_eff, level)
     tail, met = (1 - level) / 2, share * n_eff
     # A billionth of a request is rounding; the beta distribution overflows on it.
-    low = 0.0 if met < 1e-9 else float(stats.beta.ppf(tail, met, n_eff - met + 1))
-    high = 1.0 if n_eff - met < 1e-9 else float(stats.beta.ppf(1 - tail, met + 1, n_eff - met))
+    low = 0.0 if met < 1e-9 else beta_ppf(tail, met, n_eff - met + 1)
+    high = 1.0 if n_eff - met < 1e-9 else beta_ppf(1 - tail, met + 1, n_eff - met)
     return min(low, share), max(high, share)
 
 
@@ -118,7 +118,7 @@ def estimate_share(units: Sequence[tuple[float, int]], level: float = 0.95, *, e
         n_eff = float(len(units))
     else:
         tail = (1 + level) / 2
-        few = float(stats.norm.ppf(tail) / stats.t.ppf(tail, len(units) - 1)) ** 2
+        few = (norm_ppf(tail) / t_ppf(tail, len(units) - 1)) ** 2
         n_eff = n / deff * few
     law = clopper_pearson if exact else wilson
     return ShareEstimate(share, law(share, n_eff, level), level, n, n_eff, deff, len(units))

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from scipy import stats
+
+from pdbench.stats.laws import t_ppf
 
 Outcome = Literal["met", "missed", "not certain"]
 
@@ -53,7 +54,7 @@ def judge_share(shares: Sequence[float], *, target: float, offered: int, level: 
     if runs < 2:
         return ShareJudgement("not certain", share, target, None, level, runs)
     spread = max(float(np.std(values, ddof=1)), 1.0 / offered)
-    half = float(stats.t.ppf(level, runs - 1)) * spread / math.sqrt(runs)
+    half = t_ppf(level, runs - 1) * spread / math.sqrt(runs)
     bounds = max(share - half, 0.0), min(share + half, 1.0)
     outcome: Outcome = "met" if bounds[0] >= target else "missed" if bounds[1] < target else "not certain"
     return ShareJudgement(outcome, share, target, bounds, level, runs)

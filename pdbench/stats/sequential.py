@@ -21,8 +21,8 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
+from pdbench.stats.laws import t_ppf, t_sf
 from pdbench.stats.paired import MARGINS, Floats, Scale, holm, scale_of
 
 Status = Literal["FAIL", "PASS", "INCONCLUSIVE", "INVALID", "go on"]
@@ -152,7 +152,7 @@ class _Facts:
         distance = self.mean - bound
         if self.error == 0:
             return 0.5 if distance == 0 else float(distance < 0)
-        return float(stats.t.sf(distance / self.error, self.freedom))
+        return t_sf(distance / self.error, self.freedom)
 
 
 def decide(y: npt.ArrayLike, rule: Rule) -> Decision:
@@ -284,7 +284,7 @@ def _mean(values: Floats) -> float:
 
 @lru_cache(maxsize=256)
 def _t(level: float, freedom: int) -> float:
-    return float(stats.t.ppf(level, freedom))
+    return t_ppf(level, freedom)
 
 
 def _ratio(effect: float) -> float:

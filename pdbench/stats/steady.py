@@ -15,8 +15,8 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
+from pdbench.stats.laws import mann_kendall
 from pdbench.stats.paired import Floats
 
 Kind = Literal["not steady", "saturated"]
@@ -110,8 +110,8 @@ def queue_trend(start_ns: npt.ArrayLike, end_ns: npt.ArrayLike, batches: int = T
     early, late = float(means[:third].mean()), float(means[-third:].mean())
     if np.ptp(means) == 0:
         return Trend(0.0, 1.0, early, late)
-    found = stats.kendalltau(np.arange(batches), means, alternative="greater")
-    return Trend(float(found.statistic), float(found.pvalue), early, late)
+    found = mann_kendall(means)
+    return Trend(found.tau, found.p_rising, early, late)
 
 
 def steady_warnings(
@@ -142,7 +142,7 @@ def _transient(known: Floats) -> list[SteadyWarning]:
     of the toy server it would drop over a quarter). So it is heard only where a trend test agrees."""
     size = len(known) // TREND_BATCHES
     means = known[-size * TREND_BATCHES :].reshape(TREND_BATCHES, size).mean(axis=1)
-    if np.ptp(means) == 0 or float(stats.kendalltau(np.arange(TREND_BATCHES), means).pvalue) >= TREND_LEVEL:
+    if np.ptp(means) == 0 or mann_kendall(means).p_two_sided >= TREND_LEVEL:
         return []
     cut = mser5(known)
     if not cut.found:
