@@ -61,7 +61,7 @@ soak: $(STAMP)
 	-$(BIN)/python -m benchmarks.workers --json results/bench-workers.json
 
 docs: $(STAMP)
-	$(BIN)/python -m mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 clean:
 	rm -rf benchmarks/.build benchmarks/.peers $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

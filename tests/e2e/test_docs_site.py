@@ -66,6 +66,6 @@ def test_pages_need_nothing_from_elsewhere_and_fit(
 
 def test_the_search_finds(url: str, open_page: OpenPage) -> None:
     page = open_page()
-    page.goto(f"{url}/index.html")
+    page.goto(f"{url}/index.html", wait_until="networkidle")
     page.get_by_role("textbox", name="Search").fill("goodput")
     page.locator(".md-search-result__item").first.wait_for()
