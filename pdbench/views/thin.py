@@ -30,29 +30,28 @@ def thin(x: npt.ArrayLike, y: npt.ArrayLike, limit: int) -> Ints:
     if len(xs) <= limit:
         return np.arange(len(xs), dtype=np.int64)
     ends = np.array([0, len(xs) - 1], dtype=np.int64)
-    known = np.flatnonzero(np.isfinite(xs) & ~np.isnan(ys))
-    if not len(known):
+    known = np.isfinite(xs) & ~np.isnan(ys)
+    places = None if known.all() else np.flatnonzero(known)
+    if places is not None:
+        xs, ys = xs[places], ys[places]
+    if not len(xs):
         return ends
-    bucket = _buckets(xs[known], (limit - 2) // 2)
-    if (np.diff(bucket) < 0).any():
-        # Few buckets fit 16 bits, for which a stable sort is a radix sort: linear, also for millions of points.
-        narrow = bucket.astype(np.uint16) if limit < 1 << 16 else bucket
-        order = np.argsort(narrow, kind="stable")
-        known, bucket = known[order], bucket[order]
-    values = ys[known]
-    starts = np.flatnonzero(np.diff(bucket, prepend=-1))
-    sizes = np.diff(np.append(starts, len(bucket)))
+    count = (limit - 2) // 2
+    bucket = _buckets(xs, count)
     kept = [ends]
-    for extreme in (np.minimum, np.maximum):
-        at = np.flatnonzero(values == np.repeat(extreme.reduceat(values, starts), sizes))
-        kept.append(known[at[np.flatnonzero(np.diff(bucket[at], prepend=-1))]])
+    for extreme, never in ((np.minimum, np.inf), (np.maximum, -np.inf)):
+        best = np.full(count, never)
+        extreme.at(best, bucket, ys)
+        at = np.flatnonzero(ys == best[bucket])
+        first = at[np.unique(bucket[at], return_index=True)[1]]
+        kept.append(first if places is None else places[first])
     return np.unique(np.concatenate(kept)).astype(np.int64)
 
 
-def _buckets(x: npt.NDArray[np.float64], count: int) -> Ints:
+def _buckets(x: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.intp]:
     """Which of ``count`` equal parts of its range each value lies in."""
     low, width = x.min(), x.max() - x.min()
     if not width > 0:
-        return np.zeros(len(x), dtype=np.int64)
-    place = ((x - low) / width * count).astype(np.int64)
-    return np.asarray(np.clip(place, 0, count - 1), dtype=np.int64)
+        return np.zeros(len(x), dtype=np.intp)
+    place = ((x - low) / width * count).astype(np.intp)
+    return np.asarray(np.minimum(place, count - 1), dtype=np.intp)

@@ -11,7 +11,7 @@ import pandas as pd
 from pdbench.measure.latency import Floats
 from pdbench.views.devices import Spans, of_pair, prefill_spans
 from pdbench.views.numbers import Flags, Numbers, Texts
-from pdbench.views.stalls import LiningUp, lining_up, placed
+from pdbench.views.stalls import LiningUp, judged, placed, stall_limit_ms
 from pdbench.views.thin import thin
 
 LIMIT = 4000
@@ -73,9 +73,9 @@ def timeline(
     stall (``stalls.stall_limit_ms`` gives one for several arms)."""
     gaps = placed(numbers, lifecycles, steps, pair)
     kept = thin(gaps.end_s, gaps.gap_ms, limit)
-    verdict = lining_up(numbers, lifecycles, steps, [pair], limit_ms=limit_ms)
-    here = of_pair(steps, pair)
-    t0 = numbers.t0_ns(pair) or 0
+    here, t0 = of_pair(steps, pair), numbers.t0_ns(pair) or 0
+    limit_ms = stall_limit_ms([numbers.of_pairs([pair])]) if limit_ms is None else limit_ms
+    verdict = judged([(gaps, here, t0)], limit_ms)
     prefill = prefill_spans(here, t0)
     notes = []
     if len(kept) < len(gaps.gap_ms):
