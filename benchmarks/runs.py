@@ -95,7 +95,8 @@ def write_workload(
 
 
 def command(url: str, workload: Path, out: Path, *more: str, seed: int = 0) -> list[str]:
-    words = [sys.executable, "-m", "pdbench", "run", "--base-url", url, "--workload", str(workload)]
+    """Without ``report.html``: no peer draws a page, and nobody reads these."""
+    words = [sys.executable, "-m", "pdbench", "run", "--base-url", url, "--workload", str(workload), "--no-report"]
     return [*words, "--seed", str(seed), "--json", "-q", "-o", str(out), *more]
 
 
