@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import random
 import subprocess
 import sys
@@ -27,6 +26,7 @@ import psutil
 from benchmarks.judge import Seen, Target
 from pdbench.load.job import ClockChoice, Job
 from pdbench.load.steer import LoadOutcome, run_load
+from pdbench.target.fingerprint import machine
 from pdbench.workload.prompts import PromptMaker
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -242,25 +242,6 @@ def scratch() -> Iterator[Path]:
 # ---- telling
 
 
-def machine() -> dict[str, Any]:
-    """Where the numbers are from."""
-    model = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ),
-        platform.machine(),
-    )
-    return {
-        "cpu": model,
-        "cores": os.cpu_count(),
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-        "load_1min": round(os.getloadavg()[0], 2),
-    }
-
-
 def arguments(doc: str | None) -> argparse.ArgumentParser:
     """A parser with what every benchmark takes."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -277,7 +258,7 @@ def tell(kind: str, options: argparse.Namespace, targets: Sequence[Target], rows
     if options.json:
         document = {
             "kind": kind,
-            "machine": machine(),
+            "machine": {**machine(), "load_1min": round(os.getloadavg()[0], 2)},
             "options": {key: str(value) for key, value in vars(options).items() if key != "json"},
             "targets": [target.document() for target in targets],
             "rows": list(rows),
