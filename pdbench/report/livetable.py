@@ -4,7 +4,7 @@
     colocated-chunked    2/6  complete     70/70   153  7.27  18.7    100 %  ━━━━━━────────
     disaggregated        2/6  running      12/70   135  5.89  12.9     97 %  ━━━━──────────
 
-``in time``: of the requests that ended, those within the limits on TTFT, TPOT and E2E.
+``in time``: of the requests that ended, those within the limits that can be judged before the end (``ArmView``).
 """
 
 from __future__ import annotations

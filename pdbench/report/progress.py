@@ -12,13 +12,14 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
 from pdbench.live import ArmView, Progress
 from pdbench.report.clean import clean, clean_lines
 from pdbench.report.course import Course, Runs, clock
+from pdbench.report.grid import Prose
 from pdbench.report.livetable import live_table
 from pdbench.report.terminal import console_of
 
@@ -91,7 +92,7 @@ class Drawn:
 
     def event(self, text: str) -> None:
         self._refold()
-        self._console.print(Text(clean_lines(text)))
+        self._console.print(Group(*map(Prose, clean_lines(text).split("\n"))))
 
     def show(self, view: ArmView) -> None:
         old, now = self._course.views.get(view.name), self._now()
