@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pdbench.auto import fits, look_at_heads, more_pairs, planned_looks
-from pdbench.document import assemble, declaration, declared_lines, exit_code, manifest
+from pdbench.document import assemble, declaration, declared_lines, exit_code, manifest, offered_rate
 from pdbench.errors import BackendStartError, Interrupted
 from pdbench.fairness import outcomes, together
 from pdbench.live import Progress
@@ -27,7 +27,7 @@ from pdbench.stage import Stage
 from pdbench.stats.sequential import Looks
 from pdbench.stopping import StopFlag
 from pdbench.store import write_json
-from pdbench.summary import arm_entry, fairness, fairness_before, judge_runs, run_entry, turns
+from pdbench.summary import arm_entry, edit_entries, fairness, fairness_before, judge_runs, run_entry, turns
 from pdbench.target.arms import base_of
 from pdbench.target.backend import Backend
 from pdbench.workload.spec import Workload
@@ -187,6 +187,7 @@ def conclude(
         looks=looks,
         declared=declared,
         turns=turns(stage.results, names, base, objectives) if stage.kind == "compare" else (),
+        edits=edit_entries(stage.results, offered_rate(stage.workload, plans)),
     )
     stage.seal(manifest(document, plans, settings, stage.nonce, base), document)
     return Outcome(document, stage.run_dir, exit_code(document, settings, interrupted))

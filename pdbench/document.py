@@ -42,10 +42,12 @@ def assemble(
     looks: Looks | None = None,
     declared: Document | None = None,
     turns: Sequence[Document] = (),
+    edits: Sequence[Document] = (),
 ) -> Document:
     """The document of a comparison, or (``kind="run"``) of one arm. An INVALID one holds no verdict.
 
-    ``looks``: those of ``--pairs auto``; None where the number of pairs was fixed beforehand.
+    ``looks``: those of ``--pairs auto``; None where the number of pairs was fixed beforehand. ``edits``: when the rate
+    was changed while a run went.
     """
     if interrupted and validity.valid:
         validity = of_reasons([Reason("the run was interrupted", "run it to its end, or ask for fewer pairs")])
@@ -70,9 +72,16 @@ def assemble(
         document["sentence"] = compare_sentence(document, rate)
     else:
         document["sentence"] = run_sentence(document, rate)
-    if warnings:
-        document["warnings"] = list(warnings)
+    if edits:
+        document["edits"] = list(edits)
+    if told := [*warnings, *map(_edit_line, edits)]:
+        document["warnings"] = told
     return document
+
+
+def _edit_line(edit: Document) -> str:
+    to = f"to {edit['rate']:.3g} req/s" if "rate" in edit else f"by a factor of {edit['factor']:.3g}"
+    return f"{edit['arm']}, pair {edit['pair'] + 1}: the rate was edited {to}, {edit['at_s']:.1f} s after the start"
 
 
 def _conclusions(
@@ -171,6 +180,7 @@ def manifest(document: Document, plans: Sequence[Plan], settings: Settings, nonc
             **({"workers": settings.fleet.document()} if settings.fleet else {}),
         },
         **({"declared": document["declared"]} if "declared" in document else {}),
+        **({"edits": document["edits"]} if "edits" in document else {}),
         "fingerprint": document["fingerprint"],
         "plan_hashes": [plan.hash for plan in plans],
         "trace_rows_dropped": sum(plan.dropped for plan in plans),

@@ -9,20 +9,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
+from pdbench.livestate import JUDGED_LIVE, keeps_all
 from pdbench.load.histogram import LiveHistogram
 from pdbench.measure.slo import Objective
-from pdbench.units import NS_PER_MS
 
 if TYPE_CHECKING:
-    from pdbench.load.delta import Delta, Done
-
-_LIVE = ("ttft", "tpot", "e2e")
+    from pdbench.load.delta import Delta
 
 
 @dataclass(frozen=True, slots=True)
 class ArmView:
     """One arm, now. Latencies are live estimates in ms (None: nothing seen yet). ``in_limits``: of the requests that
-    ended, the share within the limits on TTFT, TPOT and E2E; single gaps are judged when the run is over."""
+    ended, the share within the limits on single requests, as far as these are known before the run is over."""
 
     name: str
     state: str = "waiting"
@@ -60,8 +58,7 @@ class Live:
         self._ttft = LiveHistogram()
         self._gaps = LiveHistogram()
         self._tpot_ms: list[float] = []
-        limits = [(one.metric, one.limit_ns) for one in objectives if one.metric in _LIVE]
-        self._limits_ms = [(metric, limit_ns / NS_PER_MS) for metric, limit_ns in limits if limit_ns]
+        self._objectives = [one for one in objectives if one.metric in JUDGED_LIVE]
         self._ended = self._good = 0
         progress.show(self.view)
 
@@ -69,10 +66,12 @@ class Live:
         self._ttft.merge(delta.ttft_hdr)
         self._gaps.merge(delta.tbt_hdr)
         for one in delta.done:
-            if one.ttft_ms is not None and one.e2e_ms is not None and one.tokens > 1:
-                self._tpot_ms.append((one.e2e_ms - one.ttft_ms) / (one.tokens - 1))
+            if one.warmup:
+                continue
+            if one.tpot_ms is not None:
+                self._tpot_ms.append(one.tpot_ms)
             self._ended += 1
-            self._good += self._keeps(one)
+            self._good += keeps_all(one, self._objectives)
         ranked = sorted(self._tpot_ms)
         self.view = replace(
             self.view,
@@ -81,17 +80,9 @@ class Live:
             ttft_p90_ms=self._ttft.percentiles_ms(90.0)[0],
             tpot_p90_ms=ranked[-(-9 * len(ranked) // 10) - 1] if ranked else None,
             gap_p90_ms=self._gaps.percentiles_ms(90.0)[0],
-            in_limits=self._good / self._ended if self._ended and self._limits_ms else None,
+            in_limits=self._good / self._ended if self._ended and self._objectives else None,
         )
         self._progress.show(self.view)
-
-    def _keeps(self, one: Done) -> bool:
-        """Whether it ended well and within every limit that can be judged from what a delta tells."""
-        if one.status != "ok" or one.ttft_ms is None or one.e2e_ms is None:
-            return False
-        tpot_ms = (one.e2e_ms - one.ttft_ms) / (one.tokens - 1) if one.tokens > 1 else 0.0
-        seen = {"ttft": one.ttft_ms, "e2e": one.e2e_ms, "tpot": tpot_ms}
-        return all(seen[metric] <= limit_ms for metric, limit_ms in self._limits_ms)
 
     def end(self, state: str) -> None:
         self.view = replace(self.view, state=state)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from pdbench.load.job import Job
-    from pdbench.load.outcome import Crew, LoadOutcome, WorkerFacts
+    from pdbench.load.outcome import Crew, Edit, LoadOutcome, WorkerFacts
 
 _SETTLE_S = 2.0
 """How long a server may take to book the last request after its client saw the end of it."""
@@ -42,7 +42,7 @@ class RunResult:
     """Everything one run left. ``scheduled``: measured requests of its plan. ``probe``: seconds by kernel of the
     calibration probe, taken before the run; empty for a server that is not ours. ``workers``, ``workers_lost``: the
     load workers that shared it, and the names of those that did not come to its end. ``audit``: what the load client
-    measured of itself, of several workers the worst."""
+    measured of itself, of several workers the worst. ``edits``: how the rate was changed while it ran."""
 
     arm: str
     pair: int
@@ -58,6 +58,7 @@ class RunResult:
     workers: tuple[WorkerFacts, ...] = ()
     workers_lost: tuple[str, ...] = ()
     audit: Audit | None = None
+    edits: tuple[Edit, ...] = ()
 
     @property
     def lost(self) -> int | list[str]:
@@ -117,6 +118,7 @@ def run_plan(arm: Arm, plan: Plan, pair: int, ctx: RunContext) -> RunResult:
         workers=tuple(outcome.workers),
         workers_lost=tuple(outcome.workers_lost),
         audit=outcome.facts.audit() if outcome.facts is not None else None,
+        edits=tuple(outcome.edits),
     )
 
 

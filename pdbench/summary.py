@@ -20,7 +20,7 @@ from pdbench.measure.metrics import gaps_ns, handoff_gap_ms, measured, meets_joi
 from pdbench.measure.separation import Separation
 from pdbench.measure.slo import Objective
 from pdbench.measure.surface import Outcomes, flips, joint, leader, outcomes_of, slo_limits
-from pdbench.measure.validity import Validity, judge
+from pdbench.measure.validity import Reason, Validity, judge, of_reasons
 from pdbench.run import RunResult
 from pdbench.settings import Settings
 from pdbench.stats.proportions import LEAST_BATCHES, ShareEstimate, certify, estimate_share
@@ -47,7 +47,7 @@ def judge_runs(runs: Sequence[RunResult], objectives: Sequence[Objective], setti
     """The validity of one arm over its runs."""
     requests, tokens = pooled(runs)
     lags = [run.receive_lag_p99_ns for run in runs if run.receive_lag_p99_ns is not None]
-    return judge(
+    found = judge(
         requests,
         objectives,
         "kernel" if all(run.clock == "kernel" for run in runs) else "user",
@@ -59,6 +59,25 @@ def judge_runs(runs: Sequence[RunResult], objectives: Sequence[Objective], setti
         receive_lag_p99_ns=max(lags) if lags else None,
         audit=audit_of(runs),
     )
+    if not any(run.edits for run in runs):
+        return found
+    return of_reasons(
+        [*found.reasons, Reason("the rate was edited while it ran", "run it again and leave the rate alone")]
+    )
+
+
+def edit_entries(runs: Sequence[RunResult], rate: float | None) -> list[Entry]:
+    """``edits`` of a document: when the rate was changed, by how much, and to what. ``rate``: the one planned."""
+    found: list[Entry] = []
+    for run in runs:
+        now = rate
+        for edit in run.edits:
+            entry: Entry = {"arm": run.arm, "pair": run.pair, "at_s": round(edit.at_ns / 1e9, 6), "factor": edit.factor}
+            if now is not None:
+                now *= edit.factor
+                entry["rate"] = round(now, 6)
+            found.append(entry)
+    return found
 
 
 def audit_of(runs: Sequence[RunResult]) -> Audit | None:

@@ -8,7 +8,7 @@ from typing import Any, Self
 from pdbench.load import shape
 from pdbench.load.job import Job
 from pdbench.load.muster import Member, Muster
-from pdbench.load.outcome import LoadOutcome, OnDelta, ShouldStop
+from pdbench.load.outcome import Edit, LoadOutcome, OnDelta, ShouldStop
 from pdbench.load.round import Round
 
 
@@ -19,6 +19,7 @@ class Core:
         self._runner = runner
         self._muster = Muster(runner, say)
         self._members: Sequence[Member] = ()
+        self._round: Round | None = None
 
     @classmethod
     def listen(cls, host: str, port: int, say: Callable[[str], None]) -> Self:
@@ -36,7 +37,16 @@ class Core:
 
     def run(self, job: Job, on_delta: OnDelta, should_stop: ShouldStop) -> LoadOutcome:
         """One round with those who were gathered."""
-        return Round(self._muster, self._members, job).play(on_delta, should_stop)
+        self._round = Round(self._muster, self._members, job)
+        return self._round.play(on_delta, should_stop)
+
+    def retime(self, factor: float) -> Edit | None:
+        """What is left of the round comes ``factor`` times as fast from a moment ahead on; None: nothing is left."""
+        return self._round.retime(factor) if self._round is not None else None
+
+    def lost(self) -> list[str]:
+        """Who was lost in the round that is being played, or was last, and why."""
+        return self._round.lost if self._round is not None else []
 
     def watch(self, how_gone: Callable[[int], str]) -> None:
         """``how_gone`` says how the process of a pid on this host ended; ``""`` while it lives or is not known."""

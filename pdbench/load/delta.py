@@ -1,6 +1,6 @@
 """What engine and steering process say to each other: one JSON object a line, each way.
 
-To the engine: the job, then ``Start``, perhaps ``Stop``; a closed pipe means stop too. From the engine:
+To the engine: the job, then ``Start``, perhaps ``Retime`` and ``Stop``; a closed pipe means stop too. From the engine:
 ``Ready``, a ``Delta`` a second, and ``Final`` last; ``Refused`` instead of ``Ready`` when it cannot work.
 """
 
@@ -26,6 +26,13 @@ class Stop(msgspec.Struct, frozen=True, tag="stop"):
     """End now: what runs becomes ``unfinished``, the rest is not offered."""
 
 
+class Retime(msgspec.Struct, frozen=True, tag="retime"):
+    """From ``at_ns`` (CLOCK_MONOTONIC) on, what is left of an open loop's plan comes ``factor`` times as fast."""
+
+    at_ns: int
+    factor: float
+
+
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
     """Connections are open, the first bodies are made."""
 
@@ -43,20 +50,23 @@ class Refused(msgspec.Struct, frozen=True, tag="refused"):
 
 
 class Done(msgspec.Struct, frozen=True, array_like=True):
-    """One finished request. Times from the scheduled instant; ``None`` where there is none."""
+    """One finished request. Times from the scheduled instant; ``None`` where there is none, or where it failed."""
 
     status: str
     ttft_ms: float | None
     e2e_ms: float | None
     tokens: int
     error: str
+    tpot_ms: float | None = None
+    worst_gap_ms: float | None = None
+    warmup: bool = False
 
 
 class Delta(msgspec.Struct, frozen=True, kw_only=True, tag="delta"):
     """What happened since the last one; the counts are those of the run so far, warm-up included.
 
     ``offered``: due by now; ``sent``: written to a socket; ``failed``: ended in any way but ``ok``.
-    ``ttft_hdr`` and ``tbt_hdr`` are HdrHistograms (us) of this interval, ``""`` when empty.
+    ``ttft_hdr`` and ``tbt_hdr`` are HdrHistograms (us) of this interval, without the warm-up, ``""`` when empty.
     """
 
     t_s: float
@@ -141,5 +151,5 @@ class Final(msgspec.Struct, frozen=True, kw_only=True, tag="final"):
     facts: EngineFacts
 
 
-ToEngine = Start | Stop
+ToEngine = Start | Stop | Retime
 FromEngine = Ready | Refused | Delta | Final

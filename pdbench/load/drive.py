@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from pdbench.errors import UsageError
-from pdbench.load.delta import Delta, Final, FromEngine, Ready, Refused, Start, Stop
+from pdbench.load.delta import Delta, Final, FromEngine, Ready, Refused, Retime, Start, Stop
 from pdbench.load.job import Job
 from pdbench.load.lag import LagSummary
 from pdbench.load.process import EngineProcess
@@ -40,6 +40,11 @@ def limit_s(job: Job) -> float:
     return span_s + job.drain_timeout_s + FINAL_SLACK_S
 
 
+def retimed(due_ns: int, at_ns: int, factor: float) -> int:
+    """Where an instant lies after ``Retime(at_ns, factor)``."""
+    return due_ns if due_ns <= at_ns else at_ns + round((due_ns - at_ns) / factor)
+
+
 class Drive:
     """One engine at work. ``reason`` says why it ended without FINAL; ``stderr`` holds its last lines then."""
 
@@ -52,6 +57,7 @@ class Drive:
         self.stopping = False
         self.reason = ""
         self.stderr: list[str] = []
+        self._last_ns = 0
         self._messages: deque[FromEngine] = deque()
         self._limit = time.monotonic() + READY_LIMIT_S
         self._engine = EngineProcess(job)
@@ -102,7 +108,17 @@ class Drive:
             return
         self.t0_ns = t0_ns
         self._engine.send(Start(t0_ns))
+        self._last_ns = t0_ns + self.job.scheduled_ns[-1]
         self._limit = t0_ns / 1e9 + limit_s(self.job)
+
+    def retime(self, at_ns: int, factor: float) -> None:
+        """From ``at_ns`` on, what is left of the plan comes ``factor`` times as fast. Not before t0, nor at the end."""
+        if self.stopping or not self.t0_ns:
+            return
+        self._engine.send(Retime(at_ns, factor))
+        end_ns = self._last_ns
+        self._last_ns = retimed(end_ns, at_ns, factor)
+        self._limit += (self._last_ns - end_ns) / 1e9
 
     def stop(self) -> None:
         """End early: what runs becomes ``unfinished``, the rest is not offered."""

@@ -111,6 +111,9 @@ class Engine:
     def _command(self, message: delta.ToEngine) -> None:
         if isinstance(message, delta.Stop):
             self.stop()
+        elif isinstance(message, delta.Retime):
+            if self._t0_ns and not self._over.done():
+                self._sender.retime(message.at_ns, message.factor)
         elif not self._t0_ns and not self._over.done():
             self._t0_ns = message.t0_ns
             self._probe = SelfProbe(self._loop, activity=self._activity)

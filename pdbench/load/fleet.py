@@ -14,24 +14,20 @@ import queue
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import gevent
 from gevent.event import Event
 
-from pdbench.errors import Interrupted, PdbenchError, WorkersMissingError
 from pdbench.fleetspec import LOOPBACK, FleetSpec
+from pdbench.load.away import Away
 from pdbench.load.children import Children
 from pdbench.load.core import Core
-from pdbench.load.delta import Delta
 from pdbench.load.job import Job
 from pdbench.load.outcome import LoadOutcome, OnDelta, ShouldStop
 
-_POLL_S = 0.1
 _CLOSE_S = 10.0
 _LINGER_MS = 200  # for the farewell; a worker that hangs must not keep us
-
-T = TypeVar("T")
 
 
 class Fleet:
@@ -40,7 +36,6 @@ class Fleet:
     def __init__(self, spec: FleetSpec, say: Callable[[str], None]) -> None:
         """Listens, and starts workers of our own. Raises ``UsageError`` where the port is taken."""
         self._spec = spec
-        self._say = say
         self._said: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._children: Children | None = None
         self._started: queue.SimpleQueue[tuple[Core, Any, Event] | BaseException] = queue.SimpleQueue()
@@ -50,6 +45,7 @@ class Fleet:
         if isinstance(started, BaseException):
             raise started
         self._core, self._hub, self._closing = started
+        self._away = Away(self._hub, self._thread.is_alive, self._said, say)
         if spec.processes:
             self._children = Children(spec.processes, self._core.port)
             self._core.watch(self._children.how_gone)
@@ -67,35 +63,16 @@ class Fleet:
     # ---- for the verbs
 
     def gather(self, should_stop: ShouldStop = None) -> None:
-        """Wait until all workers are there; local ones that died are started again.
-
-        Raises ``WorkersMissingError`` with who is there, after the time-out.
-        """
-        children = self._children
-        if children is not None:
-            children.revive()
-
-        def given_up() -> str:
-            if should_stop is not None and should_stop():
-                return "when it was interrupted"
-            why = children.failed() if children is not None else ""
-            return f"and a local worker failed: {why}" if why else ""
-
-        try:
-            self._call(lambda _: self._core.gather(self._spec.workers, self._spec.timeout_s, given_up))
-        except WorkersMissingError:
-            if should_stop is not None and should_stop():
-                raise Interrupted("interrupted") from None
-            raise
+        """See ``Away.gather``."""
+        self._away.gather(self._core, self._spec, self._children, should_stop)
 
     def run(self, job: Job, on_delta: OnDelta, should_stop: ShouldStop) -> LoadOutcome:
         """One job, shared out. See ``steer.run_load``."""
         self.gather(should_stop)
         stop = threading.Event()
-        outcome: LoadOutcome = self._call(
+        return self._away.call(
             lambda tell: self._core.run(job, tell, stop.is_set), on_delta, should_stop=should_stop, stop=stop
         )
-        return outcome
 
     def close(self) -> None:
         """Tell the workers that it is over, and wait for our own."""
@@ -123,48 +100,3 @@ class Fleet:
             core.quit(_LINGER_MS)
         finally:
             hub.destroy(destroy_loop=True)
-
-    def _call(
-        self,
-        do: Callable[[Callable[[Delta], None]], T],
-        on_delta: OnDelta = None,
-        *,
-        should_stop: ShouldStop = None,
-        stop: threading.Event | None = None,
-    ) -> T:
-        """Run ``do`` in a greenlet of the fleet's thread, and wait for it here: Ctrl-C stops it, twice is raised."""
-        news: queue.SimpleQueue[Any] = queue.SimpleQueue()
-
-        def work() -> None:
-            try:
-                news.put(("result", do(lambda delta: news.put(("delta", delta)))))
-            except BaseException as error:
-                news.put(("error", error))
-
-        self._hub.loop.run_callback_threadsafe(lambda: gevent.Greenlet(work).start())
-        while True:
-            try:
-                kind, value = self._next(news, should_stop, stop)
-            except KeyboardInterrupt:
-                if stop is None or stop.is_set():
-                    raise
-                stop.set()
-                continue
-            if kind == "result":
-                return value  # type: ignore[no-any-return]
-            if kind == "error":
-                raise value
-            if kind == "delta" and on_delta is not None:
-                on_delta(value)
-
-    def _next(self, news: queue.SimpleQueue[Any], should_stop: ShouldStop, stop: threading.Event | None) -> Any:
-        while not self._said.empty():
-            self._say(self._said.get())
-        if stop is not None and should_stop is not None and should_stop():
-            stop.set()
-        if not self._thread.is_alive():
-            raise PdbenchError("the fleet's thread has ended")
-        try:
-            return news.get(timeout=_POLL_S)
-        except queue.Empty:
-            return "nothing", None

@@ -57,6 +57,19 @@ class LiveHistogram:
         if encoded:
             self.hdr.decode_and_add(encoded.encode("ascii"))
 
+    def share_within_ms(self, limit_ms: float) -> float | None:
+        """The share of values up to a limit, as exact as the buckets are; None when empty. Walks all buckets."""
+        self._settle()
+        if not self.hdr.total_count:
+            return None
+        limit_us = limit_ms * 1e3
+        kept = sum(
+            item.count_added_in_this_iter_step
+            for item in self.hdr.get_recorded_iterator()
+            if self.hdr.get_lowest_equivalent_value(item.value_iterated_to) <= limit_us
+        )
+        return int(kept) / int(self.hdr.total_count)
+
     def percentiles_ms(self, *quantiles: float) -> list[float | None]:
         """Percentiles (0 to 100) in ms, ``None`` when empty. Walks all buckets: not for the engine."""
         self._settle()

@@ -17,7 +17,7 @@ import msgspec
 import pdbench
 from pdbench.load.delta import Clock, Delta, Final
 
-PROTOCOL = 1
+PROTOCOL = 2
 WHO, HELLO, WELCOME, REFUSED = "pdbench-who", "pdbench-hello", "pdbench-welcome", "pdbench-refused"
 TALK = "pdbench-talk"
 PART_BYTES = 1 << 19
@@ -87,6 +87,14 @@ class Halt(msgspec.Struct, frozen=True, tag="halt"):
     run: str
 
 
+class Repace(msgspec.Struct, frozen=True, tag="repace"):
+    """``Retime`` for the engine; ``at_ns`` is on the worker's own clock."""
+
+    run: str
+    at_ns: int
+    factor: float
+
+
 class Ack(msgspec.Struct, frozen=True, tag="ack"):
     """So many bytes of the journal have arrived."""
 
@@ -94,7 +102,7 @@ class Ack(msgspec.Struct, frozen=True, tag="ack"):
     upto: int
 
 
-ToWorker = Ping | JobPart | Go | Halt | Ack
+ToWorker = Ping | JobPart | Go | Halt | Repace | Ack
 
 
 # ---- to the master

@@ -32,6 +32,9 @@ class Offer(Protocol):
     def stop(self) -> None:
         """Nothing more is due."""
 
+    def retime(self, at_ns: int, factor: float, now: int) -> None:
+        """From ``at_ns`` (from ``now``, if that is later) on, what is left comes ``factor`` times as fast."""
+
     def coming(self, until_ns: int) -> int:
         """How many requests fall due up to an instant, as far as is known."""
 
@@ -40,7 +43,7 @@ class OpenLoop:
     """See the module's docstring."""
 
     def __init__(self, due_ns: Sequence[int]) -> None:
-        self._due = due_ns
+        self._due = list(due_ns)
         self._at = 0
         self.due_ns = due_ns[0]
         self.last_ns = due_ns[-1]
@@ -61,6 +64,16 @@ class OpenLoop:
     def stop(self) -> None:
         self.over = True
         self.due_ns = NEVER_NS
+
+    def retime(self, at_ns: int, factor: float, now: int) -> None:
+        """Stretches the instants that are left about one instant: order and number stay, and none moves to before it.
+        What was due by then and has not been given out yet stays due when it was."""
+        if self.over:
+            return
+        about = max(at_ns, now)
+        first = bisect_right(self._due, about, self._at)
+        self._due[first:] = [about + round((due - about) / factor) for due in self._due[first:]]
+        self.due_ns, self.last_ns = self._due[self._at], self._due[-1]
 
     def coming(self, until_ns: int) -> int:
         return 0 if self.over else bisect_right(self._due, until_ns, self._at) - self._at
@@ -123,6 +136,9 @@ class ClosedLoop:
         self._free.clear()
         self._curve.clear()
         self.due_ns = NEVER_NS
+
+    def retime(self, at_ns: int, factor: float, now: int) -> None:
+        """Changes nothing: a closed loop has no rate."""
 
     def coming(self, until_ns: int) -> int:
         if self.over:

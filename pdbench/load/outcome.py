@@ -17,6 +17,14 @@ ShouldStop = Callable[[], bool] | None
 
 
 @dataclass(frozen=True, slots=True)
+class Edit:
+    """From ``at_ns`` (since t0) on, what was left of the plan came ``factor`` times as fast."""
+
+    at_ns: int
+    factor: float
+
+
+@dataclass(frozen=True, slots=True)
 class LocustView:
     """Locust's own statistics of the run: alive, rounded, used for nothing but its UI."""
 
@@ -71,7 +79,8 @@ class LoadOutcome:
     ``interrupted``: stopped early; requests that were in flight are ``unfinished``, later ones have no record.
     ``engine_died``: records of what had ended by then; ``stderr`` holds the engine's last lines. With workers,
     ``workers_lost`` names those that died, and ``workers`` lists all; without, both are empty. ``offered``: how many
-    fell due, as the engines that came to their end counted them; every one of them must have a record.
+    fell due, as the engines that came to their end counted them; every one of them must have a record. ``edits``: how
+    the rate was changed meanwhile, in order.
     """
 
     status: Status
@@ -87,6 +96,7 @@ class LoadOutcome:
     workers_lost: list[str] = field(default_factory=list)
     workers: list[WorkerFacts] = field(default_factory=list)
     offered: int = 0
+    edits: list[Edit] = field(default_factory=list)
 
 
 class Crew(Protocol):

@@ -58,6 +58,10 @@ def worst_gap_lag_ns(
     return max(lag_ns, away_ns(chunk_ns[at] + lag_ns))
 
 
+def _ms(ns: float) -> float:
+    return round(ns / 1e6, 3)
+
+
 class Recorder:
     """``take`` an ended flight. Keeps counts of the run and the latencies since the last ``interval``. ``away_ns``:
     ``SelfProbe``'s."""
@@ -134,13 +138,28 @@ class Recorder:
         stamps = record.chunk_ns
         tokens = sum(record.chunk_tokens)
         self.tokens += tokens
-        self._tbt.add_ns([b - a for a, b in pairwise(stamps)])
-        ttft_ms = e2e_ms = None
-        if record.status == "ok":
-            self._ttft.add_ns([stamps[0] - record.scheduled_ns])
-            ttft_ms = round((stamps[0] - record.scheduled_ns) / 1e6, 3)
-            e2e_ms = round((stamps[-1] - record.scheduled_ns) / 1e6, 3)
-        self._done.append(Done(record.status, ttft_ms, e2e_ms, tokens, record.error))
+        gaps = [b - a for a, b in pairwise(stamps)]
+        if not record.warmup:
+            self._tbt.add_ns(gaps)
+        if record.status != "ok":
+            self._done.append(Done(record.status, None, None, tokens, record.error, warmup=record.warmup))
+            return
+        ttft_ns = stamps[0] - record.scheduled_ns
+        if not record.warmup:
+            self._ttft.add_ns([ttft_ns])
+        later = (record.output_tokens or tokens) - record.chunk_tokens[0]
+        self._done.append(
+            Done(
+                record.status,
+                ttft_ms=_ms(ttft_ns),
+                e2e_ms=_ms(stamps[-1] - record.scheduled_ns),
+                tokens=tokens,
+                error=record.error,
+                tpot_ms=_ms((stamps[-1] - stamps[0]) / later) if gaps and later > 0 else None,
+                worst_gap_ms=_ms(max(gaps)) if gaps else None,
+                warmup=record.warmup,
+            )
+        )
 
     def interval(self) -> tuple[str, str, list[Done]]:
         """TTFT and TBT histograms (encoded) and the finished requests since the last call."""

@@ -18,7 +18,7 @@ from gevent.event import Event
 from pdbench.errors import UsageError
 from pdbench.load import shape
 from pdbench.load.delta import Clock, Final
-from pdbench.load.drive import READY_LIMIT_S, STOP_LIMIT_S, limit_s
+from pdbench.load.drive import READY_LIMIT_S, STOP_LIMIT_S, limit_s, retimed
 from pdbench.load.job import Job
 from pdbench.load.journal import read_journal
 from pdbench.load.lag import LagSummary
@@ -34,13 +34,14 @@ from pdbench.load.messages import (
     JournalPart,
     Ping,
     Pong,
+    Repace,
     RunDone,
     ToMaster,
     boot_id,
 )  # fmt: skip
 from pdbench.load.muster import Member, Muster
 from pdbench.load.offset import Offset, estimate, is_same_clock, moved
-from pdbench.load.outcome import LoadOutcome, OnDelta, ShouldStop, Status, WorkerFacts
+from pdbench.load.outcome import Edit, LoadOutcome, OnDelta, ShouldStop, Status, WorkerFacts
 from pdbench.load.sharing import share
 from pdbench.load.ship import JournalSink, pieces
 from pdbench.measure.records import RequestRecord
@@ -109,6 +110,9 @@ class Round:
         self._asked: dict[int, tuple[Post, int]] = {}
         self._t0_ns = 0
         self._halted = False
+        self._last_ns = 0
+        self._longer_s = 0.0
+        self._edits: list[Edit] = []
 
     # ---- what workers say
 
@@ -229,6 +233,27 @@ class Round:
         for post in self._posts:
             if not post.over:
                 self._muster.send(post.member, Go(self._run, self._t0_ns + post.offset_ns))
+        self._last_ns = self._t0_ns + self._job.scheduled_ns[-1]
+
+    def retime(self, factor: float) -> Edit | None:
+        """What is left of the plan comes ``factor`` times as fast, from one instant for all workers. None where there
+        is nothing to change: before t0, at the end, of a closed loop."""
+        at_ns = time.monotonic_ns() + LEAD_NS + 2 * max(post.before.rtt_ns for post in self._posts)
+        if not self._last_ns > at_ns or self._halted or self._job.concurrency:
+            return None
+        for post in self._posts:
+            if not post.over:
+                self._muster.send(post.member, Repace(self._run, at_ns + post.offset_ns, factor))
+        end_ns = self._last_ns
+        self._last_ns = retimed(end_ns, at_ns, factor)
+        self._longer_s += (self._last_ns - end_ns) / 1e9
+        self._edits.append(Edit(at_ns - self._t0_ns, factor))
+        return self._edits[-1]
+
+    @property
+    def lost(self) -> list[str]:
+        """Who was lost so far, and why."""
+        return [f"{post.member.name}: {post.lost}" for post in self._posts if post.lost]
 
     def _follow(self, on_delta: OnDelta, should_stop: ShouldStop) -> None:
         start_s, work_s = self._t0_ns / 1e9, limit_s(self._job)
@@ -242,7 +267,7 @@ class Round:
             now = time.monotonic()
             if self._halted and not halted:
                 limit = now + STOP_LIMIT_S + _COLLECT_S
-            if now > limit:
+            if now > limit + self._longer_s:
                 for post in self._posts:
                     self._lose(post, "it did not answer in time")
             if now >= due:
@@ -300,6 +325,7 @@ class Round:
             reason="; ".join(f"worker {post.member.name} was lost: {post.lost}" for post in lost),
             workers_lost=[post.member.name for post in lost],
             offered=sum(final.offered for final in finals),
+            edits=self._edits,
             workers=[self._facts(post, len(records[post.rank])) for post in self._posts],
         )
 

@@ -74,6 +74,12 @@ def environment(scheduled_ns: Sequence[int]) -> tuple[Environment, LocalRunner, 
     return env, env.create_local_runner(), shape
 
 
+def plain() -> tuple[Environment, LocalRunner]:
+    """An environment with a local runner that is never started: for a page whose runs come from elsewhere."""
+    env = Environment(user_classes=[EngineKeeper])
+    return env, env.create_local_runner()
+
+
 def master(host: str, port: int) -> tuple[Environment, MasterRunner]:
     """An environment with a master runner that listens. Raises ``UsageError`` where it cannot."""
     env = Environment(user_classes=[EngineKeeper])

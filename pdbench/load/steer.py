@@ -18,11 +18,12 @@ from types import ModuleType
 from typing import Any
 
 from pdbench.load.delta import Delta, FromEngine, Ready
-from pdbench.load.drive import READY_LIMIT_S, Drive
+from pdbench.load.drive import READY_LIMIT_S, Drive, retimed
 from pdbench.load.job import Job
 from pdbench.load.journal import read_journal
 from pdbench.load.lag import LagSummary
-from pdbench.load.outcome import Crew, LoadOutcome, LocustView, OnDelta, ShouldStop, Status
+from pdbench.load.outcome import Crew, Edit, LoadOutcome, LocustView, OnDelta, ShouldStop, Status
+from pdbench.measure.records import RequestRecord
 
 __all__ = ["LoadOutcome", "Local", "LocustView", "Status", "run_load"]
 
@@ -42,10 +43,17 @@ class Local:
 
     def __init__(self, environment: Any = None) -> None:
         self._environment = environment
+        self._run: _Run | None = None
 
     def run(self, job: Job, on_delta: OnDelta, should_stop: ShouldStop) -> LoadOutcome:
         """See ``run_load``."""
-        return _Run(job, on_delta, should_stop, self._environment).run()
+        self._run = _Run(job, on_delta, should_stop, self._environment)
+        return self._run.run()
+
+    def retime(self, factor: float) -> Edit | None:
+        """What is left of the run comes ``factor`` times as fast from a moment ahead on; None where nothing is left to
+        change. Ask from another greenlet."""
+        return self._run.retime(factor) if self._run is not None else None
 
 
 class _Run:
@@ -61,6 +69,8 @@ class _Run:
             environment.events.test_start.add_listener(self._test_start)
         self._env = environment
         self._drive: Drive | None = None
+        self._edits: list[Edit] = []
+        self._last_ns = 0
 
     def run(self) -> LoadOutcome:
         Path(self._job.journal).unlink(missing_ok=True)
@@ -115,6 +125,26 @@ class _Run:
                 self._on_delta(message)
         elif isinstance(message, Ready):
             drive.go(time.monotonic_ns() + LEAD_NS)
+            self._last_ns = drive.t0_ns + self._job.scheduled_ns[-1]
+
+    def retime(self, factor: float) -> Edit | None:
+        """See ``Local.retime``."""
+        at_ns, drive = time.monotonic_ns() + LEAD_NS, self._drive
+        if drive is None or drive.stopping or not self._last_ns > at_ns or self._job.concurrency:
+            return None
+        drive.retime(at_ns, factor)
+        self._last_ns = retimed(self._last_ns, at_ns, factor)
+        self._edits.append(Edit(at_ns - drive.t0_ns, factor))
+        return self._edits[-1]
+
+    def _read(self, journal: Path) -> list[RequestRecord]:
+        """Beside greenlets of others in a thread: decoding a million records takes seconds."""
+        if self._ours:
+            return read_journal(journal)
+        import gevent
+
+        found: list[RequestRecord] = gevent.get_hub().threadpool.apply(read_journal, (journal,))
+        return found
 
     def _outcome(self) -> LoadOutcome:
         drive = self._drive
@@ -123,7 +153,7 @@ class _Run:
         if final is not None:
             status = "interrupted" if final.stopped else "complete"
         journal = Path(self._job.journal)
-        records = read_journal(journal) if journal.exists() else []
+        records = self._read(journal) if journal.exists() else []
         clock = final.facts.clock if final else (drive.ready.clock if drive and drive.ready else None)
         reason = drive.reason if drive else "Locust did not start the test"
         return LoadOutcome(
@@ -138,6 +168,7 @@ class _Run:
             stderr=drive.stderr if drive else [],
             reason="" if final else reason,
             offered=final.offered if final else 0,
+            edits=self._edits,
         )
 
 

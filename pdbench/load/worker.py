@@ -43,6 +43,7 @@ from pdbench.load.messages import (
     JournalPart,
     Ping,
     Pong,
+    Repace,
     RunDone,
     our_hello,
     pack,
@@ -180,7 +181,7 @@ class _Play:
         self._halted = False
         self._greenlet = gevent.spawn(self._guarded, data)
 
-    def take(self, message: Go | Halt | Ack) -> None:
+    def take(self, message: Go | Halt | Repace | Ack) -> None:
         """What the master says of this run."""
         if isinstance(message, Ack):
             self._tail.acknowledge(message.upto)
@@ -189,7 +190,9 @@ class _Play:
             self._halted = True
             if self._drive is not None:
                 self._drive.stop()
-        elif self._drive is not None:
+        elif self._drive is not None and isinstance(message, Repace):
+            self._drive.retime(message.at_ns, message.factor)
+        elif self._drive is not None and isinstance(message, Go):
             self._drive.go(message.t0_ns)
 
     def abandon(self) -> None:

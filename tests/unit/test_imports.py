@@ -53,8 +53,13 @@ PURE = {
 }
 PURE_MAY = {"numpy", "pandas", "scipy", "msgspec", "tokenizers", "pdbench"}
 STEERING = {
-    f"load/{name}.py" for name in ("steer", "shape", "process", "fleet", "core", "muster", "round", "worker", "tick")
-} | {"locustfile.py"}
+    *(
+        f"load/{name}.py"
+        for name in ("steer", "shape", "process", "fleet", "away", "core", "muster", "round", "worker", "tick")
+    ),
+    *(f"web/{name}.py" for name in ("crew", "locustui", "serve")),
+    "locustfile.py",
+}
 
 
 def imports(path: Path, *, deferred: bool = True) -> Iterator[str]:
