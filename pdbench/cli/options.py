@@ -164,6 +164,7 @@ workload_options = _stack([*_WORKLOAD, *_SHAPE])
 run_options = _stack([*_RUN, *_FLEET])
 output_options = _stack(_OUTPUT)
 comparison_options = _stack(_COMPARISON)
+fleet_options = _stack(_FLEET)
 
 
 def fail_on_option(*choices: str) -> Callable[[F], F]:
