@@ -4,12 +4,15 @@
 held to one and the same (``stall_limit_ms``). A percentile would not do: every arm has 1 % of its gaps above its P99,
 also one that never stalls.
 
-**It lines up** when a step with prompt tokens ran on its own device while it lasted. On a device that prefills half of
-the time many gaps would do so by accident, and a long gap more easily than a short one. So beside the share that lines
-up stands the share that **chance** would give: how much of the time a gap of that length, begun at any instant in
-which the device was serving, would touch a prefill. That is the mean over all circular shifts of the stalls against
-the prefill, and it needs no random numbers: with prefill spans of total length P, free stretches ``f`` between them
-and W in all, it is ``(P + sum(min(f, length))) / W``.
+**It lines up** when a step with prompt tokens ran on its own device while it lasted. On a device that prefills often
+many gaps would do so by accident, and a long gap more easily than a short one. So beside the share that lines up stands
+the share that **chance** would give: were a gap of that length to begin where any other gap of that device began, how
+often would it meet a prefill? Every measured gap of the device is tried as a place (not every instant: a device that
+prefills has no stream to stall while it has none), so no random numbers are needed. Gaps that a prompt did stall are
+places, too, which makes chance rather too large than too small.
+
+Stalls come in all lengths, and a busy machine makes many short ones. So the share of the *time* lost (what stalls have
+over the usual gap) is given as well.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ import pandas as pd
 
 from pdbench.measure.latency import Floats, Ints
 from pdbench.measure.lifecycles import column
+from pdbench.measure.slo import Objective
 from pdbench.units import NS_PER_MS, NS_PER_S
 from pdbench.views.devices import Spans, device_names, name_of, of_pair, prefill_spans
 from pdbench.views.numbers import Flags, Numbers, Texts
@@ -34,8 +38,9 @@ STALL_FACTOR = 3.0
 @dataclass(frozen=True, slots=True)
 class LiningUp:
     """What is known of the stalls. ``known``: stalls whose device the server tells; ``aligned`` of these overlap a
-    prefill on it; ``handoffs``: stalls from a request's first to its second token across two workers. Shares are
-    ``None`` where there is nothing to take a share of, and ``sentence`` says why."""
+    prefill on it, with ``lost_share`` of the time lost in them; ``handoffs``: stalls from a request's first to its
+    second token across two workers. Shares are ``None`` where there is nothing to take a share of, and ``sentence``
+    says why."""
 
     limit_ms: float
     stalls: int
@@ -44,6 +49,7 @@ class LiningUp:
     handoffs: int
     aligned_share: float | None
     expected_share: float | None
+    lost_share: float | None
     longest_ms: float | None
     sentence: str
 
@@ -56,6 +62,13 @@ def stall_limit_ms(arms: Sequence[Numbers]) -> float:
         return math.nan
     middle = (len(gaps_ms) - 1) // 2  # the nearest rank, as ``measure.latency.percentile``, without sorting millions
     return STALL_FACTOR * float(np.partition(gaps_ms, middle)[middle])
+
+
+def slo_limit_ms(objectives: Iterable[Objective]) -> float | None:
+    """The other limit worth a sentence: the tightest that the SLO sets on a request's worst gap. Declared before the run,
+    it leaves out the small stalls of a noisy machine. ``None`` where the SLO sets none."""
+    limits = [one.limit_ns for one in objectives if one.metric == "worst_gap" and one.limit_ns]
+    return min(limits) / NS_PER_MS if limits else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +150,7 @@ def judged(runs: Iterable[tuple[Placed, pd.DataFrame, int | None]], limit: float
     """The verdict on runs: the gaps of each, its steps, and its first due instant."""
     stalls = known = aligned = handoffs = 0
     expected, longest, busy, told = 0.0, 0.0, False, False
+    lost = {True: 0.0, False: 0.0}
     for gaps, steps, t0_ns in runs:
         told |= len(steps) > 0
         long = np.flatnonzero(gaps.gap_ms > limit)
@@ -147,17 +161,19 @@ def judged(runs: Iterable[tuple[Placed, pd.DataFrame, int | None]], limit: float
         for at, device in enumerate(gaps.devices if len(steps) else ()):
             mine = long[gaps.place[long] == at]
             known += len(mine)
-            on_it = np.flatnonzero(gaps.place == at) if device in spans else long[:0]
-            if not len(on_it):
-                continue
-            busy = True
-            start, end = gaps.start_s[mine], gaps.end_s[mine]
-            aligned += int(overlapping(start, end, spans[device]).sum())
-            window = float(gaps.start_s[on_it].min()), float(gaps.end_s[on_it].max())
-            expected += float(by_chance(end - start, spans[device], *window).sum())
+            hit = np.zeros(len(mine), dtype=bool)
+            if device in spans and (gaps.place == at).any():
+                busy = True
+                start, end = gaps.start_s[mine], gaps.end_s[mine]
+                hit = overlapping(start, end, spans[device])
+                expected += float(by_chance(end - start, gaps.start_s[gaps.place == at], spans[device]).sum())
+            aligned += int(hit.sum())
+            for overlaps in lost:
+                lost[overlaps] += float((gaps.gap_ms[mine[hit == overlaps]] - limit / STALL_FACTOR).sum())
     share, chance = (aligned / known, expected / known) if known else (None, None)
-    said = _sentence(limit, stalls, known, aligned, handoffs, longest, expected, busy=busy, told=told)
-    return LiningUp(limit, stalls, known, aligned, handoffs, share, chance, longest if stalls else None, said)
+    part = lost[True] / sum(lost.values()) if known else None
+    said = _sentence(limit, stalls, known, aligned, handoffs, longest, expected, part or 0.0, busy=busy, told=told)
+    return LiningUp(limit, stalls, known, aligned, handoffs, share, chance, part, longest if stalls else None, said)
 
 
 def overlapping(start_s: Floats, end_s: Floats, spans: Spans) -> Flags:
@@ -168,25 +184,18 @@ def overlapping(start_s: Floats, end_s: Floats, spans: Spans) -> Flags:
     return np.asarray(reached[before + 1] > start_s, dtype=bool)
 
 
-def by_chance(length_s: Floats, spans: Spans, first_s: float, last_s: float) -> Floats:
-    """For intervals of these lengths, begun anywhere in a circular window, the probability to overlap a span."""
-    window = last_s - first_s
-    if window <= 0:
+def by_chance(length_s: Floats, begins_s: Floats, spans: Spans) -> Floats:
+    """For stalls of these lengths, the share of places ``begins_s`` from which they would overlap a span."""
+    if not len(begins_s) or not len(spans):
         return np.zeros(len(length_s))
-    start, end = np.clip(spans.start_s, first_s, last_s), np.clip(spans.end_s, first_s, last_s)
-    inside = end > start
-    start, end = start[inside], end[inside]
-    if not len(start):
-        return np.zeros(len(length_s))
-    free = np.sort(np.append(start[1:] - end[:-1], start[0] - first_s + last_s - end[-1]))
-    total = np.concatenate([[0.0], np.cumsum(free)])
-    shorter = np.searchsorted(free, length_s, side="right")
-    touched = float((end - start).sum()) + total[shorter] + (len(free) - shorter) * length_s
-    return np.asarray(np.minimum(touched / window, 1.0), dtype=np.float64)
+    following = np.searchsorted(spans.end_s, begins_s, side="right")
+    starts = np.append(spans.start_s, np.inf)[following]
+    away = np.sort(np.maximum(starts - begins_s, 0.0))
+    return np.asarray(np.searchsorted(away, length_s, side="left") / len(begins_s), dtype=np.float64)
 
 
 def _sentence(
-    limit: float, stalls: int, known: int, aligned: int, handoffs: int, longest: float, expected: float,
+    limit: float, stalls: int, known: int, aligned: int, handoffs: int, longest: float, expected: float, lost: float,
     *, busy: bool, told: bool,
 ) -> str:  # fmt: skip
     if not limit > 0:
@@ -205,9 +214,9 @@ def _sentence(
         return f"No prefill runs on the devices that decode: {what} {have} another cause{unknown}.{cause}"
     share, chance = aligned / known, expected / known
     return (
-        f"{aligned} of {known} stalls ({100 * share:.0f} %) overlap a prefill on their device; by chance"
-        f" {100 * chance:.0f} % would{_weight(share, chance)} (a stall is a gap above {limit:.3g} ms,"
-        f" the longest is {longest:.4g} ms){unknown}.{cause}"
+        f"{aligned} of {known} stalls ({100 * share:.0f} %, and {100 * lost:.0f} % of the time lost in stalls) overlap"
+        f" a prefill on their device; by chance {100 * chance:.0f} % would{_weight(share, chance)} (a stall is a gap"
+        f" above {limit:.3g} ms, the longest is {longest:.4g} ms){unknown}.{cause}"
     )
 
 
