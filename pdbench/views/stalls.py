@@ -65,8 +65,8 @@ def stall_limit_ms(arms: Sequence[Numbers]) -> float:
 
 
 def slo_limit_ms(objectives: Iterable[Objective]) -> float | None:
-    """The other limit worth a sentence: the tightest that the SLO sets on a request's worst gap. Declared before the run,
-    it leaves out the small stalls of a noisy machine. ``None`` where the SLO sets none."""
+    """The other limit worth a sentence: the tightest that the SLO sets on a request's worst gap. Declared before the
+    run, it leaves out the small stalls of a noisy machine. ``None`` where the SLO sets none."""
     limits = [one.limit_ns for one in objectives if one.metric == "worst_gap" and one.limit_ns]
     return min(limits) / NS_PER_MS if limits else None
 
