@@ -22,26 +22,34 @@ if TYPE_CHECKING:
 _LONGEST = 4000
 _OPTION = re.compile(r"--([a-z][a-z-]*)")
 _FILE = "workload_file"
+_KEYS = {"SLO": "SLO", "Base URL": "baseURL"}
+"""Locust makes ``Slo`` of ``slo``; these come out right, and are sent as ``SLO`` and ``base_url``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """``name``: in the form; ``option``: of the command line, where it is one; ``default``: what a new form holds."""
+    """``name``: in the form; ``option``: of the command line, where it is one; ``default``: what a new form holds;
+    ``label``: what Locust's page makes of ``key``, which it turns into the name when the form is sent."""
 
     name: str
     help: str
     option: str = ""
     default: str = ""
+    shown: str = ""
 
     @property
     def label(self) -> str:
-        """As Locust's page shows it: the name, its words apart."""
-        return self.name.replace("_", " ").title()
+        return self.shown or self.name.replace("_", " ").title()
+
+    @property
+    def key(self) -> str:
+        return _KEYS.get(self.shown, self.name)
 
 
 FIELDS = (
     Field("backends", "names, YAML files or NAME=URL, with blanks between; several are compared"),
-    Field("base_url", "a server that already runs, e.g. http://127.0.0.1:8000; may stand beside backends"),
+    Field("base_url", "a server that already runs, e.g. http://127.0.0.1:8000; may stand beside backends",
+          shown="Base URL"),
     Field("model", "which of its models; empty: the first that it lists", "--model"),
     Field("workload", "what is sent, and when", "--workload", "chat"),
     Field(_FILE, "a YAML file of this machine instead"),
@@ -49,7 +57,8 @@ FIELDS = (
           "--arrivals"),
     Field("rate", "requests per second; empty: the workload's", "--rate"),
     Field("burstiness", "of gamma gaps: 1 is Poisson, below 1 is burstier", "--burstiness"),
-    Field("slo", "separated by ; e.g. ttft p90 <= 400ms; tpot p90 <= 40ms; empty: the workload's", "--slo"),
+    Field("slo", "separated by ; e.g. ttft p90 <= 400ms; tpot p90 <= 40ms; empty: the workload's", "--slo",
+          shown="SLO"),
     Field("duration", "e.g. 60s; or the number of requests, not both", "--duration"),
     Field("num_requests", "measured requests in a run; empty: the workload's", "--num-requests", "20"),
     Field("pairs", "runs of every backend when several are compared", "--pairs", "2"),
@@ -91,7 +100,7 @@ class Preset:
 
 def arguments(form: Mapping[str, str], preset: Preset) -> tuple[str, list[str]]:
     """The command (``run`` or ``compare``) and its arguments. Raises ``UsageError`` naming fields by their options."""
-    values = {field.name: form.get(field.name, "").strip() for field in FIELDS}
+    values = {field.name: (form.get(field.name) or form.get(field.key) or "").strip() for field in FIELDS}
     for name, value in values.items():
         if len(value) > _LONGEST or not value.isprintable():
             raise UsageError("too long, or with characters that cannot be typed", where=BY_NAME[name].label)
@@ -161,9 +170,9 @@ def extra_options(values: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """The fields as Locust's start page takes them, with what they hold now."""
     found: dict[str, dict[str, Any]] = {}
     for field in FIELDS:
-        value = values.get(field.name, "")
+        value = values.get(field.name) or values.get(field.key) or ""
         choices: Sequence[str] | None = resources.names("workload") if field.name == "workload" else None
-        found[field.name] = {
+        found[field.key] = {
             "default_value": value,
             "choices": list(choices) if choices else None,
             "help_text": field.help,

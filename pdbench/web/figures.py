@@ -53,11 +53,13 @@ PLOTS = (
 )  # fmt: skip
 
 
-def figures(arms: Sequence[str], objectives: Sequence[Objective]) -> dict[str, Any]:
-    """A figure for each of ``PLOTS``, by id."""
+def figures(arms: Sequence[str], objectives: Sequence[Objective], *, server: bool) -> dict[str, Any]:
+    """A figure for each of ``PLOTS``, by id; ``server``: also of those that a server must tell."""
     sources = [charts.source(f"arm-{number}", **{name: [] for name in COLUMNS}) for number in range(len(arms))]
     made: dict[str, Any] = {}
     for plot in PLOTS:
+        if plot.server and not server:
+            continue
         one: Any
         first = next(iter(made.values()), None)
         one = charts.figure(
@@ -76,6 +78,7 @@ def figures(arms: Sequence[str], objectives: Sequence[Objective]) -> dict[str, A
             charts.percent_axis(one)
         else:
             one.y_range.start = 0
+            one.line([0, 1], [0, 1], line_alpha=0)  # axes that know where to be before the first figure comes
         for objective in objectives:
             if plot.metric and objective.metric == plot.metric and objective.limit_ns:
                 charts.limit_line(one, objective.limit_ns / NS_PER_MS, objective.text)

@@ -26,7 +26,8 @@ def render(screen: Screen | None, state: str) -> str:
     """The whole page, for the call on ``screen``; without one, where to start."""
     plots: dict[str, Any] = {}
     if screen is not None:
-        plots = figures([arm.name for arm in screen.arms], parse_objectives(screen.asked.workload.slo))
+        objectives = parse_objectives(screen.asked.workload.slo)
+        plots = figures([arm.name for arm in screen.arms], objectives, server=any(screen.tells))
     script, divs = charts.embed(plots)
     ending = screen.ending if screen is not None else None
     document = ending.document if ending is not None else None

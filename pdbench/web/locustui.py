@@ -45,7 +45,7 @@ class Page(WebUI):
             super().__init__(environment, host, port, web_login=login, delayed_start=True)
         app: Any = self.app
         app.debug = False
-        app.json.sort_keys = False  # the form has its fields in our order
+        app.jinja_env.policies["json.dumps_kwargs"] = {"sort_keys": False}  # the form has its fields in our order
         self.flask: Any = app
 
     def update_template_args(self) -> None:

@@ -79,8 +79,18 @@ def serve(options: Options, check: Check, say: Callable[[str], None]) -> int:
 
 
 def _aside(function: Callable[..., Any], args: tuple[Any, ...] = ()) -> Any:
-    """In a thread of the hub's pool: the page and the workers are answered meanwhile."""
-    return gevent.get_hub().threadpool.apply(function, args)
+    """In a thread of the hub's pool: the page and the workers are answered meanwhile. Raises what it raises."""
+
+    def attempt() -> tuple[Any, BaseException | None]:
+        try:
+            return function(*args), None
+        except BaseException as error:  # gevent would print it
+            return None, error
+
+    found, error = gevent.get_hub().threadpool.apply(attempt)
+    if error is not None:
+        raise error
+    return found
 
 
 def _listener(options: Options) -> Any:

@@ -32,7 +32,7 @@
   function card(arm, place) {
     var box = document.querySelector(".card[data-arm='" + place + "']");
     if (!box) { return; }
-    var where = arm.total ? arm.state + ", pair " + arm.pair + " of " + arm.pairs + ", " + arm.done + " of " + arm.total +
+    var where = arm.total ? arm.state + (arm.pairs > 1 ? ", pair " + arm.pair + " of " + arm.pairs : "") + ", " + arm.done + " of " + arm.total +
       " requests" + (arm.failed ? ", " + arm.failed + " failed" : "") : arm.state;
     box.querySelector(".where").textContent = where;
     box.querySelector("progress").value = arm.total ? arm.done / arm.total : 0;
@@ -90,7 +90,7 @@
   function running(news) {
     var now = news.arms.filter(function (arm) { return arm.state === "running"; })[0];
     byId("headline").textContent = news.state === "stopping" ? "Stopping: what was measured is being stored."
-      : now ? now.name + " runs, pair " + now.pair + " of " + now.pairs + ": " + now.done + " of " + now.total + " requests have ended."
+      : now ? now.name + " runs" + (now.pairs > 1 ? ", pair " + now.pair + " of " + now.pairs : "") + ": " + now.done + " of " + now.total + " requests have ended."
       : "Servers start, or a run is being read.";
     var reasons = byId("reasons");
     reasons.hidden = !news.reasons.length;
