@@ -14,8 +14,9 @@ A large run is cut to its first requests, and ``otherData.notes`` says so: a bro
 from __future__ import annotations
 
 import heapq
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,13 +43,14 @@ _ORDER = {"steps": 0, "prompts": 1, "transfers": 2, "streams": 3}
 def trace(run: StoredRun, *, limit: int = REQUESTS) -> dict[str, Any]:
     """The trace of at most ``limit`` requests of every arm, in order of arrival, and of the steps meanwhile."""
     processes: list[_Process] = []
+    tracks = itertools.count(1)
     notes = [str(note) for note in run.notes]
     for arm in run.arms:
         numbers, left = run.numbers(arm), limit
         for pair in numbers.pairs:
             if left <= 0:
                 break
-            process = _Process(len(processes) + 1, f"{arm}, pair {pair + 1}", numbers.t0_ns(pair) or 0)
+            process = _Process(len(processes) + 1, f"{arm}, pair {pair + 1}", numbers.t0_ns(pair) or 0, tracks)
             mine = numbers.only(numbers.pair == pair)
             steps = of_pair(run.steps(arm), pair)
             left -= _fill(process, mine, of_pair(run.lifecycles(arm), pair), steps, left)
@@ -71,33 +73,43 @@ def trace(run: StoredRun, *, limit: int = REQUESTS) -> dict[str, Any]:
 
 @dataclass(slots=True)
 class _Process:
-    """One run of one arm: its events, and its tracks by (kind, name)."""
+    """One run of one arm: its events, and its tracks by (kind, whose, lane). No two processes share a track's number;
+    ``own`` is that of what belongs to the whole process."""
 
     pid: int
     name: str
     t0_ns: int
+    numbers: Iterator[int]
+    own: int = field(init=False)
     events: list[Event] = field(default_factory=list)
-    tracks: dict[tuple[int, str], int] = field(default_factory=dict)
+    tracks: dict[tuple[int, str, int], tuple[int, str]] = field(default_factory=dict)
 
-    def add(self, ph: str, name: str, at_ns: float, track: int = 0, **more: Any) -> None:
+    def __post_init__(self) -> None:
+        self.own = next(self.numbers)
+
+    def add(self, ph: str, name: str, at_ns: float, track: int | None = None, **more: Any) -> None:
         us = round(max(0.0, at_ns - self.t0_ns) / NS_PER_US, 3)
-        self.events.append({"ph": ph, "pid": self.pid, "tid": track, "ts": us, "name": name, **more})
+        tid = self.own if track is None else track
+        self.events.append({"ph": ph, "pid": self.pid, "tid": tid, "ts": us, "name": name, **more})
 
     def slice(self, name: str, track: int, start_ns: float, end_ns: float, category: str, args: Event) -> None:
         length = round(max(end_ns - start_ns, 1.0) / NS_PER_US, 3)
         self.add("X", name, start_ns, track, dur=length, cat=category, args=args)
 
-    def track(self, kind: str, name: str) -> int:
-        return self.tracks.setdefault((_ORDER[kind], name), len(self.tracks) + 1)
+    def track(self, kind: str, name: str, lane: int = 0) -> int:
+        key = (_ORDER[kind], name, lane)
+        if key not in self.tracks:
+            self.tracks[key] = next(self.numbers), f"{name} {lane}" if lane else name
+        return self.tracks[key][0]
 
     def named(self) -> list[Event]:
         """The names of the process and its tracks, and the order they stand in."""
         head: Event = {"ph": "M", "pid": self.pid, "ts": 0}
         found = [
-            {**head, "tid": 0, "name": "process_name", "args": {"name": self.name}},
-            {**head, "tid": 0, "name": "process_sort_index", "args": {"sort_index": self.pid}},
+            {**head, "tid": self.own, "name": "process_name", "args": {"name": self.name}},
+            {**head, "tid": self.own, "name": "process_sort_index", "args": {"sort_index": self.pid}},
         ]
-        for place, ((_, name), tid) in enumerate(sorted(self.tracks.items(), key=lambda one: (one[0][0], one[1]))):
+        for place, (_, (tid, name)) in enumerate(sorted(self.tracks.items())):
             found.append({**head, "tid": tid, "name": "thread_name", "args": {"name": name}})
             found.append({**head, "tid": tid, "name": "thread_sort_index", "args": {"sort_index": place}})
         return found
@@ -197,7 +209,7 @@ def _laid(
         rows = np.flatnonzero((worker == one) & (end >= start))
         whose = "" if kind == "transfers" else f"{name_of(float(one), names)} "
         for row, lane in zip(rows, lanes_of(start[rows], end[rows]), strict=True):
-            tid = process.track(kind, f"{whose}{'KV transfers' if kind == 'transfers' else kind} {lane + 1}")
+            tid = process.track(kind, f"{whose}{'KV transfers' if kind == 'transfers' else kind}", int(lane) + 1)
             found[int(row)] = (tid, float(start[row]), float(end[row]))
     return found
 

@@ -41,6 +41,10 @@ def check(document: Event) -> None:
     for event in document["traceEvents"]:
         if event["ph"] == "X":
             tracks[event["pid"], event["tid"]].append((event["ts"], event["ts"] + event["dur"]))
+    owners: dict[int, set[int]] = defaultdict(set)
+    for event in document["traceEvents"]:
+        owners[event["tid"]].add(event["pid"])
+    assert all(len(pids) == 1 for pids in owners.values())
     for slices in tracks.values():
         for (_, end), (start, _) in pairwise(slices):
             assert start >= end - 2e-3, "slices of one track overlap"
@@ -165,11 +169,11 @@ def test_lanes_do_not_overlap_and_are_few(rows: list[tuple[int, int]]) -> None:
         {"ph": "s", "pid": 1, "tid": 1, "ts": 0, "name": "a", "cat": "hand-off"},
         {"ph": "f", "pid": 1, "tid": 1, "ts": 0, "name": "a", "cat": "hand-off", "id": "1"},
         {"ph": "s", "pid": 1, "tid": 1, "ts": 0, "name": "a", "cat": "hand-off", "id": "1", "bp": "e"},
-        {"ph": "b", "pid": 1, "tid": 0, "ts": 0, "name": "a", "cat": "request"},
-        {"ph": "b", "pid": 1, "tid": 0, "ts": -1, "name": "a", "cat": "request", "id": "1"},
-        {"ph": "C", "pid": 1, "tid": 0, "ts": 0, "name": "a", "args": {"requests": -1}},
-        {"ph": "M", "pid": 1, "tid": 0, "ts": 0, "name": "surprise", "args": {}},
-        {"ph": "Z", "pid": 1, "tid": 0, "ts": 0, "name": "a"},
+        {"ph": "b", "pid": 1, "tid": 1, "ts": 0, "name": "a", "cat": "request"},
+        {"ph": "b", "pid": 1, "tid": 1, "ts": -1, "name": "a", "cat": "request", "id": "1"},
+        {"ph": "C", "pid": 1, "tid": 1, "ts": 0, "name": "a", "args": {"requests": -1}},
+        {"ph": "M", "pid": 1, "tid": 1, "ts": 0, "name": "surprise", "args": {}},
+        {"ph": "Z", "pid": 1, "tid": 1, "ts": 0, "name": "a"},
     ],
 )
 def test_what_a_trace_must_not_hold(made: Event, bad: Event) -> None:
