@@ -22,7 +22,7 @@ from typing import Any, Literal
 import bokeh
 import numpy.typing as npt
 from bokeh.embed import components
-from bokeh.models import ColumnDataSource, FixedTicker, HoverTool, NumeralTickFormatter, Range1d
+from bokeh.models import ColumnDataSource, FixedTicker, HoverTool, LogTicker, NumeralTickFormatter, Range1d
 from bokeh.models.annotations import Label, Span
 from bokeh.models.ranges import Range
 from bokeh.plotting import figure as _figure
@@ -102,10 +102,15 @@ def figure(
         tools=tools,
         active_scroll=None,
         toolbar_location="above",
+        toolbar_inner=True,
         output_backend="canvas",
         **{name: value for name, value in ranges.items() if value is not None},
     )
     _calm(plot)
+    for logarithmic, axes in ((x_log, plot.xaxis), (y_log, plot.yaxis)):
+        for axis in axes if logarithmic else ():
+            axis.ticker = LogTicker(mantissas=[1, 2, 5], desired_num_ticks=7)
+            axis.formatter = NumeralTickFormatter(format="0,0.[000]")
     return plot
 
 
@@ -150,15 +155,24 @@ def hover(plot: Figure, renderers: Sequence[Any], *lines: tuple[str, str]) -> No
     plot.add_tools(HoverTool(renderers=list(renderers), tooltips=list(lines), attachment="horizontal"))
 
 
-def limit_line(plot: Figure, value: float, text: str = "", *, vertical: bool = False) -> None:
-    """A limit across the whole figure, dashed in the page's ink, with its words beside it."""
+def limit_line(
+    plot: Figure, value: float, text: str = "", *, vertical: bool = False, left: bool = False, end: float | None = None
+) -> None:
+    """A limit across the whole figure, dashed in the page's ink, with its words beside it.
+
+    ``left``: the words of a vertical line stand on its left. ``end``: where the axis ends, for those of a horizontal
+    line to stand there instead of at its beginning.
+    """
     across: Literal["height", "width"] = "height" if vertical else "width"
     plot.add_layout(Span(location=value, dimension=across, line_color=INK, line_dash="4 3", tags=["ink"]))
     if not text:
         return
-    place: dict[str, Any] = {"x": value, "y": 4, "y_units": "screen", "x_offset": 4}
+    place: dict[str, Any] = {"x": value, "y": 4, "y_units": "screen", "x_offset": -5 if left else 5}
     if not vertical:
         place = {"x": 4, "x_units": "screen", "y": value, "y_offset": 3}
+    if not vertical and end is not None:
+        place |= {"x": end, "x_units": "data", "x_offset": -4}
+    place["text_align"] = "right" if left or end is not None else "left"
     words = Label(text=plain(text), text_font=FONT, text_font_size="11px", text_color=INK, tags=["ink"], **place)
     plot.add_layout(words)
 
@@ -228,7 +242,9 @@ THEME_JS = """\
     return Array.from(typeof found.values === "function" ? found.values() : found);
   }
   function set(model, values) {
-    Object.keys(values).forEach(function (key) { if (!(key in model.properties)) { delete values[key]; } });
+    Object.keys(values).forEach(function (key) {  // what is not drawn at all stays so
+      if (!(key in model.properties) || model[key] === null) { delete values[key]; }
+    });
     model.setv(values);
   }
   function paint_one(model, t) {
@@ -237,7 +253,7 @@ THEME_JS = """\
       set(model, {axis_label_text_color: t.soft, major_label_text_color: t.soft, group_text_color: t.soft,
                   axis_line_color: t.line, major_tick_line_color: t.line});
     } else if (/Grid$/.test(type)) {
-      if (model.grid_line_color !== null) { set(model, {grid_line_color: t.grid}); }
+      set(model, {grid_line_color: t.grid});
     } else if (type === "Title") {
       set(model, {text_color: t.ink});
     } else if (type === "Legend") {

@@ -16,6 +16,7 @@ from pdbench.sentence import percent
 
 INFINITE = "∞"
 NOTHING = "–"
+_NARROW = 0.02  # an interval narrower than this shows a decimal
 
 _COMPARED = re.compile(r"^(?P<metric>\w+)_(?P<stat>p\d+)$")
 _SHORT = {"ttft": "TTFT", "tpot": "TPOT", "tbt": "TBT", "ttst": "TTST", "e2e": "E2E"}
@@ -23,7 +24,7 @@ _TONES = {
     "better": "good", "worse": "bad", "PASS": "good", "FAIL": "bad", "INVALID": "bad", "VALID": "good", "met": "good",
     "missed": "bad", "INCONCLUSIVE": "warn",
 }  # fmt: skip
-_SIGNS = {"better": "▲", "worse": "▼", "equivalent": "=", "not resolved": "?"}
+_SIGNS = {"better": "▲", "worse": "▼", "equivalent": "="}
 
 
 def tone(word: str) -> str:
@@ -64,8 +65,14 @@ def shares(bounds: Sequence[float] | None) -> str:
     """``[0.88, 0.97]`` -> ``88 to 97 %``. A bound is 0 or 100 only where it is one: beside ``99.7 %`` it would lie."""
     if not bounds:
         return NOTHING
-    low, high = ("99" if 0.995 <= one < 1 else "1" if 0 < one < 0.005 else f"{100 * one:.0f}" for one in bounds)
+    low, high = (_bound(one, bounds[1] - bounds[0] < _NARROW) for one in bounds)
     return f"{low} to {high} %"
+
+
+def _bound(one: float, narrow: bool) -> str:
+    if narrow and one not in (0.0, 1.0):
+        return f"{min(max(100 * one, 0.1), 99.9):.1f}"
+    return "99" if 0.995 <= one < 1 else "1" if 0 < one < 0.005 else f"{100 * one:.0f}"
 
 
 def metric_label(metric: str) -> str:

@@ -57,7 +57,7 @@ def test_colours_follow_the_scheme_and_the_legend_hides_an_arm(report: Path, ope
     page.goto(report.as_uri())
     assert_charts_drawn(page, at_least=CHARTS)
     page.emulate_media(color_scheme="dark")
-    page.wait_for_function(f"({_INKS})()[0] === '#a5adb8'")
+    page.wait_for_function(f"() => ({_INKS})()[0] === '#a5adb8'")
     button = page.locator("#latency-ttft button[data-arm='1']")
     button.click()
     assert button.get_attribute("aria-pressed") == "false"

@@ -20,7 +20,11 @@ _WORDS = {
     "queue": "waits for prefill", "prefill": "prefill", "wait": "waits to decode", "transfer": "KV transfer",
     "decode": "decode",
 }  # fmt: skip
-_ROW_PX = 8
+_ROW_PX = 12
+_ROWS = 30
+_PALER = 0.45
+"""How much of its colour a bar on the second device has."""
+
 _LEAST_MS = 0.01
 _NO_STAMPS = "Only pdserve keeps a stamp of every phase; other servers tell nothing of what happens inside them."
 _TRY = "pdbench compare colocated-chunked disaggregated --pairs 1"
@@ -39,15 +43,15 @@ def gantt_section(page: Page) -> Section | None:
     for arm, lifecycles in known:
         pair = int(lifecycles["pair"].min())
         names = device_names(of_pair(arm.steps, pair))
-        bars = gantt(lifecycles, pair, devices=names)
+        bars = gantt(lifecycles, pair, _ROWS, devices=names)
         if not bars:
             blocks.append(Missing(f"{arm.label}: no phases.", "The server knows none of the requests of this run."))
             continue
         plot = _bars(bars, x_range)
         x_range = plot.x_range
         title_ = f"{arm.label}: phases of each request, pair {pair + 1}{page.mark}"
-        says = f"Shown: {chosen(lifecycles, pair)[1]}."
-        how = "a row is a request, first come lowest; grey is waiting. On the second device bars are hatched."
+        says = f"Shown: {chosen(lifecycles, pair, _ROWS)[1]}."
+        how = "a row is a request, first come lowest; grey is waiting, and on the second device bars are paler."
         chart = Chart(f"phases-{arm.number}", title_, how, plot, _bar_table(bars, title_), _bar_keys(bars), says)
         blocks.append(chart)
     return Section("phases", title, blocks)
@@ -63,10 +67,10 @@ def _bars(bars: Sequence[Bar], x_range: Any) -> Any:
     devices = sorted({bar.device for bar in bars} - {""})
     drawn = []
     for phase in PHASES:
-        for hatched in (False, True):
-            mine = [bar for bar in bars if bar.phase == phase and _hatched(bar, devices) == hatched]
+        for paler in (False, True):
+            mine = [bar for bar in bars if bar.phase == phase and _paler(bar, devices) == paler]
             if mine:
-                drawn.append(_hbars(plot, mine, order, phase, hatched=hatched))
+                drawn.append(_hbars(plot, mine, order, phase, paler=paler))
     lines = [("request", "@request"), ("phase", "@phase"), ("device", "@device"), ("took", "@ms{0,0.0} ms")]
     charts.hover(plot, drawn, *lines)
     charts.no_grid(plot, "y")
@@ -75,11 +79,11 @@ def _bars(bars: Sequence[Bar], x_range: Any) -> Any:
     return plot
 
 
-def _hatched(bar: Bar, devices: Sequence[str]) -> bool:
+def _paler(bar: Bar, devices: Sequence[str]) -> bool:
     return bar.device in devices and devices.index(bar.device) % 2 == 1
 
 
-def _hbars(plot: Any, bars: Sequence[Bar], order: dict[str, int], phase: str, *, hatched: bool) -> Any:
+def _hbars(plot: Any, bars: Sequence[Bar], order: dict[str, int], phase: str, *, paler: bool) -> Any:
     data = charts.source(
         y=[order[bar.request] for bar in bars],
         left=[bar.start_s for bar in bars],
@@ -89,16 +93,22 @@ def _hbars(plot: Any, bars: Sequence[Bar], order: dict[str, int], phase: str, *,
         device=[charts.plain(bar.device) or words.NOTHING for bar in bars],
         ms=[1000 * (bar.end_s - bar.start_s) for bar in bars],
     )
-    pattern = {"hatch_pattern": "right_diagonal_line", "hatch_color": "white", "hatch_alpha": 0.55, "hatch_scale": 6}
     return plot.hbar(
         y="y", left="left", right="right", height=0.35 if phase in ("queue", "wait") else 0.78, source=data,
-        fill_color=_COLOURS[phase], line_color=None, **(pattern if hatched else {}),
+        fill_color=_COLOURS[phase], fill_alpha=_PALER if paler else 1.0, line_color=None,
     )  # fmt: skip
 
 
 def _bar_keys(bars: Sequence[Bar]) -> list[Key]:
-    seen = {bar.phase for bar in bars}
-    return [Key(_WORDS[phase], _COLOURS[phase], shape="box") for phase in PHASES if phase in seen]
+    devices = sorted({bar.device for bar in bars} - {""})
+    seen = dict.fromkeys(sorted((PHASES.index(bar.phase), bar.device) for bar in bars))
+    found = []
+    for number, device in seen:
+        phase = PHASES[number]
+        paler = device in devices and devices.index(device) % 2 == 1
+        label = f"{_WORDS[phase]} on {device}" if device else _WORDS[phase]
+        found.append(Key(label, _COLOURS[phase], shape="pale" if paler else "box"))
+    return found
 
 
 def _bar_table(bars: Sequence[Bar], caption: str) -> Table:
@@ -211,7 +221,7 @@ def _disturbed_chart(known: Sequence[tuple[Shown, Interference]], page: Page) ->
             size=4,
             marker=marker,
             fill_color=arm.colour,
-            fill_alpha=0.22,
+            fill_alpha=0.3,
             line_color=None,
             name=arm.tag,
         )

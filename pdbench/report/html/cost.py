@@ -30,7 +30,7 @@ def section(page: Page) -> Section | None:
     blocks.append(Text(note, "note"))
     if page.price is None:
         hint = f"pdbench report {page.main.path} --format html --price-per-device-hour 2.50"
-        blocks.append(Missing("No money.", "Give what one device costs an hour.", hint))
+        blocks.append(Missing("No price given.", "With what a device costs an hour, this shows money.", hint))
     return Section("cost", _TITLE, blocks)
 
 

@@ -23,7 +23,7 @@ def facts(page: Page) -> Document:
         "status": status,
         "status_tone": words.tone(status),
         "invalid": _invalid(page),
-        "sentence": sentence(page),
+        "sentence": parted(sentence(page)),
         "verdicts": [] if page.invalid else _verdicts(page),
     }
 
@@ -33,6 +33,14 @@ def sentence(page: Page) -> str:
     if text := page.document.get("sentence"):
         return str(text)
     return f"{page.kind} {page.main.name}"
+
+
+def parted(text: str) -> tuple[str, str]:
+    """The first clause, which is what the page is about, and the others."""
+    first, mark, rest = text.partition("; ")
+    if not rest:
+        return text, ""
+    return f"{first}{mark.strip()}", rest
 
 
 def _status(page: Page) -> str:

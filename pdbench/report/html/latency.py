@@ -17,6 +17,7 @@ from pdbench.views.cdf import Series, cdf
 _WIDE = 20.0
 """A distribution whose ends lie further apart than this is drawn over a logarithmic axis."""
 
+_GROUND = 0.005
 _LEAST_MS = 0.01
 """Two tokens of one read can carry one stamp; a logarithmic axis begins here."""
 
@@ -55,11 +56,11 @@ def section(page: Page) -> Section | None:
 
 
 def _drawn(curves: Sequence[tuple[Shown, Series]], limits: Sequence[Objective], x_label: str, y_label: str) -> Any:
-    ends = [float(x) for _, series in curves if len(series) for x in (series.x[0], series.x[-1])]
     limits_ms = [(one.limit_ns or 0) / 1e6 for one in limits]
-    low, high = max(min(ends), _LEAST_MS), max([*ends, *limits_ms, _LEAST_MS])
+    low = max(_LEAST_MS, min(_begins(series) for _, series in curves if len(series)))
+    high = max([_LEAST_MS, *limits_ms, *(float(series.x[-1]) for _, series in curves if len(series))])
     log = high / low > _WIDE
-    left, right = (low / 1.3, high * 1.15) if log else (0.0, high * 1.04)
+    left, right = (low / 1.2, high * 1.15) if log else (0.0, high * 1.04)
     plot = charts.figure(
         "", x_label=x_label, y_label=y_label, height=300, x_log=log, x_range=(left, right), y_range=(0.0, 1.03)
     )
@@ -70,7 +71,9 @@ def _drawn(curves: Sequence[tuple[Shown, Series]], limits: Sequence[Objective], 
         x = np.concatenate([[series.x[0]], series.x, [right]])
         y = np.concatenate([[0.0], series.y, [series.y[-1]]])
         data = charts.source(
-            x=np.maximum(x, left).astype(np.float32), y=y.astype(np.float32), arm=[charts.plain(arm.label)] * len(x)
+            x=np.maximum(x, _LEAST_MS).astype(np.float32),
+            y=y.astype(np.float32),
+            arm=[charts.plain(arm.label)] * len(x),
         )
         drawn = plot.step(
             "x",
@@ -85,9 +88,15 @@ def _drawn(curves: Sequence[tuple[Shown, Series]], limits: Sequence[Objective], 
         charts.hover(plot, [drawn], ("arm", "@arm"), ("up to", "@x{0.0} ms"), ("share", "@y{0.0 %}"))
     for one in limits:
         value = (one.limit_ns or 0) / 1e6
-        charts.limit_line(plot, value, f"limit {value:g} ms", vertical=True)
+        far = value > (math.sqrt(left * right) if log else (left + right) / 2)
+        charts.limit_line(plot, value, f"limit {value:g} ms", vertical=True, left=far)
         charts.limit_line(plot, one.share, f"{100 * one.share:g} % asked for")
     return plot
+
+
+def _begins(series: Series) -> float:
+    """Where a curve leaves the ground: a few tokens that came in one read would stretch the axis by decades."""
+    return float(series.x[int(np.searchsorted(series.y, _GROUND))])
 
 
 def _table(curves: Sequence[tuple[Shown, Series]], limits: Sequence[Objective], metric: str, caption: str) -> Table:

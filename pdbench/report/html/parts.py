@@ -43,8 +43,8 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One entry of a chart's legend. ``shape``: line, band, dot or box; ``arm``: its number, where a click on the
-    entry hides that arm in every chart."""
+    """One entry of a chart's legend. ``shape``: line, band, dot, triangle, box or pale. ``arm``: where a click on the
+    entry hides an arm in every chart, its number."""
 
     label: str
     colour: str

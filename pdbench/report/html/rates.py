@@ -70,7 +70,7 @@ def _chart(found: Sequence[ArmRates], page: Page, mark: str) -> Chart:
         number = numbers[one.arm]
         _curve(plot, one, number)
         keys.append(Key(one.arm, charts.colour_of(number), charts.dash_of(number), arm=number))
-    charts.limit_line(plot, found[0].share, f"{100 * found[0].share:g} % asked for")
+    charts.limit_line(plot, found[0].share, f"{100 * found[0].share:g} % asked for", end=x_range[1])
     rows = [_row(one, point) for one in found for point in one.points]
     title = f"Joint attainment by offered rate{mark}"
     table = Table(title, ("arm", "requests/s", "attainment", "95 % interval", "runs", "left out"), rows)
@@ -90,7 +90,7 @@ def _curve(plot: Any, one: ArmRates, number: int) -> None:
             y1=[low for low, _ in bands],
             y2=[high for _, high in bands],
             fill_color=colour,
-            fill_alpha=0.14,
+            fill_alpha=0.10,
             name=tag,
         )
     data = charts.source(

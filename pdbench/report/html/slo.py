@@ -41,7 +41,9 @@ def section(page: Page) -> Section | None:
 
 
 def _how(page: Page) -> str:
-    text = "“Within” is the share of requests offered (of gaps, for TBT) that keep the limit, with its 95 % interval"
+    text = (
+        "“Within” is the share of requests offered (of gaps, for TBT) that keep the limit, below it its 95 % interval"
+    )
     if page.document.get("comparisons") and not page.invalid:
         text += f"; changes are against {page.base}: attainment in points, up is good; latency in %, up is slower"
     return f"{text}. A request that failed keeps no limit."
@@ -50,7 +52,7 @@ def _how(page: Page) -> str:
 def _objectives(page: Page, arm: Shown, objectives: list[str]) -> Table:
     found = page.comparisons(arm.name)
     compared = bool(found)
-    columns = ["objective", "value", "within", "95 % interval", "met?"]
+    columns = ["objective", "value", "within", "met?"]
     if compared:
         columns += [f"change against {page.base}", "verdict"]
     rows = [_joint(arm)] if "joint" in (arm.entry.get("attainment") or {}) else []
@@ -65,8 +67,12 @@ def _objectives(page: Page, arm: Shown, objectives: list[str]) -> Table:
 
 def _joint(arm: Shown) -> list[Cell | str]:
     bounds = (arm.entry.get("attainment_interval") or {}).get("joint")
-    share = words.share(arm.entry["attainment"]["joint"])
-    return ["all at once (joint)", "", Cell(share, "strong"), words.shares(bounds), ""]
+    share = Cell(words.share(arm.entry["attainment"]["joint"]), "strong", _below(words.shares(bounds)))
+    return ["all at once (joint)", "", share, ""]
+
+
+def _below(interval: str) -> str:
+    return "" if interval == words.NOTHING else interval
 
 
 def _objective(arm: Shown, text: str) -> list[Cell | str]:
@@ -75,11 +81,11 @@ def _objective(arm: Shown, text: str) -> list[Cell | str]:
     met = (entry.get("slo_met") or {}).get(text)
     word = Cell(words.NOTHING) if met is None else Cell("✓ met", "good") if met else Cell("✗ missed", "bad")
     share = (entry.get("attainment") or {}).get(text)
+    interval = words.shares((entry.get("attainment_interval") or {}).get(text))
     return [
         text.replace("<=", "≤"),
         words.spread(entry, f"{metric}_ms", stat, unit=True) if stat else words.NOTHING,
-        words.NOTHING if share is None else words.share(share),
-        words.shares((entry.get("attainment_interval") or {}).get(text)),
+        words.NOTHING if share is None else Cell(words.share(share), below=_below(interval)),
         word,
     ]
 
@@ -92,12 +98,11 @@ def _metric(text: str) -> str:
 def _compared(item: Document | None) -> list[Cell | str]:
     if item is None:
         return ["", ""]
-    interval = words.change_interval(item)
     verdict = str(item["verdict"])
     sign = words.sign(verdict)
     return [
-        Cell(words.change(item), below="" if interval == words.NOTHING else interval),
-        Cell(f"{sign} {verdict}".strip(), words.tone(verdict), "decides" if item.get("primary") else ""),
+        Cell(words.change(item), below=_below(words.change_interval(item))),
+        Cell(f"{sign} {verdict}".strip(), words.tone(verdict), "primary" if item.get("primary") else ""),
     ]
 
 
@@ -105,7 +110,7 @@ def _only_compared(arm: Shown, metric: str, item: Document) -> list[Cell | str]:
     """A metric that is compared but has no limit of its own."""
     name, _, stat = metric.rpartition("_")
     value = words.spread(arm.entry, f"{name}_ms", stat, unit=True) if name else words.NOTHING
-    return [words.metric_label(metric), value, "", "", Cell("no limit", "soft"), *_compared(item)]
+    return [words.metric_label(metric), value, "", Cell("no limit", "soft"), *_compared(item)]
 
 
 def _latencies(page: Page, arms: list[Shown]) -> Table:
@@ -121,7 +126,7 @@ def _latencies(page: Page, arms: list[Shown]) -> Table:
         rows.append([label, *(words.number(one.get(key)) for one in rate)])
     rows.append(["device busy", *(_busy(arm) for arm in arms)])
     columns = ["latencies in ms", *(arm.label for arm in arms)]
-    return Table(f"All latencies, pooled over the runs of each arm{page.mark}", columns, rows, "lr")
+    return Table(f"All latencies, pooled over the runs of each arm{page.mark}", columns, rows, "lr", folded=True)
 
 
 def _busy(arm: Shown) -> str:

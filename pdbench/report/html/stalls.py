@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from pdbench.views.timeline import Timeline, timeline
 
 _TITLE = "Do prompts stall the streams?"
 _LISTED = 12
+_FLOOR_MS = 0.2  # shorter gaps are tokens of one read; they are there when one zooms out
 _UNKNOWN = "unknown device"
 _HOW = (
     "each mark is a gap between two tokens of one stream, as high as it was long; strips are the times at which a"
@@ -31,15 +33,17 @@ def section(page: Page) -> Section | None:
     limit_ms = stall_limit_ms([numbers for _, numbers in known])
     common = set.intersection(*(set(numbers.measured().pairs) for _, numbers in known))
     blocks: list[Block] = [_text(limit_ms, bool(common))]
-    x_range = None
     rows: list[list[Cell | str]] = []
+    views = []
     for arm, numbers in known:
         pair = min(common) if common else min(numbers.measured().pairs)
-        lifecycles, steps = arm.lifecycles, arm.steps
-        view = timeline(numbers, lifecycles, steps, pair, limit_ms=limit_ms)
-        whole = lining_up(numbers, lifecycles, steps, limit_ms=limit_ms)
-        plot = _drawn(view, limit_ms, x_range)
-        x_range = plot.x_range
+        views.append(timeline(numbers, arm.lifecycles, arm.steps, pair, limit_ms=limit_ms))
+    x_range, y_range = _ranges(views, limit_ms)
+    for (arm, numbers), view in zip(known, views, strict=True):
+        whole = lining_up(numbers, arm.lifecycles, arm.steps, limit_ms=limit_ms)
+        plot = _drawn(view, limit_ms, x_range, y_range)
+        x_range, y_range = plot.x_range, plot.y_range
+        pair = view.pair
         title = f"{arm.label}: gaps between tokens over time, pair {pair + 1}{page.mark}"
         chart = Chart(
             f"stalls-{arm.number}", title, _HOW, plot, _table(view, arm, page.mark), _keys(view), whole.sentence
@@ -91,13 +95,20 @@ def _keys(view: Timeline) -> list[Key]:
     return found
 
 
-def _drawn(view: Timeline, limit_ms: float, x_range: Any) -> Any:
-    finite = view.gap_ms[np.isfinite(view.gap_ms) & (view.gap_ms > 0)]
-    low = max(float(finite.min()) if len(finite) else 0.1, 0.05)
-    high = max([float(finite.max()) if len(finite) else 1.0, limit_ms if np.isfinite(limit_ms) else 1.0])
+def _ranges(views: Sequence[Timeline], limit_ms: float) -> tuple[Any, Any]:
+    """The same for all arms, so that their pictures may be held side by side: seconds, and milliseconds."""
+    times = np.concatenate([view.time_s for view in views])
+    gaps = np.concatenate([view.gap_ms for view in views])
+    gaps = np.append(gaps[np.isfinite(gaps) & (gaps > 0)], limit_ms if np.isfinite(limit_ms) else 1.0)
+    begin, end = float(times.min()), float(times.max())
+    margin = 0.02 * (end - begin) + 0.05
+    return (begin - margin, end + margin), (max(float(gaps.min()), _FLOOR_MS) / 1.4, float(gaps.max()) * 1.6)
+
+
+def _drawn(view: Timeline, limit_ms: float, x_range: Any, y_range: Any) -> Any:
     plot = charts.figure(
         "", x_label="seconds since the run began", y_label="gap, ms", height=280, y_log=True,
-        x_range=x_range, y_range=(low / 1.4, high * 1.6), tools=charts.WIDE_TOOLS,
+        x_range=x_range, y_range=y_range, tools=charts.WIDE_TOOLS,
     )  # fmt: skip
     for number, name in enumerate(_devices(view)):
         colour = charts.device_colour(number)

@@ -99,8 +99,10 @@ def _flip_sentence(found: Grid, lead: Lead, head: Shown, base: Shown) -> str:
     if found.slo is None:
         return "Which of the two leads depends on the limits."
     now = int(leads[found.slo])
-    here = {1: f"{head.label} leads", -1: f"{base.label} leads", 0: "the two are level"}[now]
-    return f"At the SLO (marked) {here}; under other limits the other one would."
+    if now == 0:
+        return "At the SLO (marked) the two are level; under other limits either of them leads."
+    here, there = (head.label, base.label) if now > 0 else (base.label, head.label)
+    return f"At the SLO (marked) {here} leads; under other limits {there} would."
 
 
 def _alone_chart(found: Grid, arm: Shown, shares: Any, page: Page) -> Chart:

@@ -109,7 +109,7 @@ def test_objectives_say_met_or_missed_in_words(html: str) -> None:
     said = Read(html).sections["slo"]
     assert "✓ met" in said
     assert "ttft p90 ≤ 400ms" in said
-    assert re.search(r"▲ better.*decides", said, re.DOTALL)
+    assert re.search(r"▲ better.*primary", said, re.DOTALL)
 
 
 def test_the_interference_picture_says_what_lines_up(html: str) -> None:
