@@ -57,9 +57,10 @@ def _invalid(page: Page) -> str:
     reasons = (page.document.get("validity") or {}).get("reasons") or []
     if not reasons:
         return "The run did not come to its end. The figures below are what it kept; they carry no verdict."
-    more = f" (and {len(reasons) - 1} more below)" if len(reasons) > 1 else ""
     text = str(reasons[0].get("message", "")) if isinstance(reasons[0], Mapping) else str(reasons[0])
-    return f"{text[:1].upper()}{text[1:]}{more}. The figures below are kept, but they carry no verdict."
+    said = "" if text and text.rstrip(".") in sentence(page) else f"{text}. "
+    below = "What to do" if len(reasons) == 1 else f"All {len(reasons)} reasons, and what to do,"
+    return f"{said}{below} stands below. The figures are kept, but they carry no verdict."
 
 
 def _kicker(page: Page) -> list[str]:
@@ -124,7 +125,11 @@ def _ratios(page: Page) -> list[Document]:
 def _gate(page: Page) -> list[Document]:
     document = page.document
     primary = next((m for m in (document.get("metrics") or {}).items() if m[1].get("primary")), None)
-    shown = "" if primary is None else f"{words.metric_label(primary[0])}: {primary[1].get('reason', '')}"
+    shown = ""
+    if primary is not None:
+        name, metric = primary
+        change = f" {words.change(metric)}" if metric.get("percent") is not None else ""
+        shown = f"{words.metric_label(name)}{change}: {metric.get('reason', '')}"
     colours = {arm.name: arm.colour for arm in page.arms}
     head, base = str(document.get("head", "head")), str(document.get("base", "base"))
     return [_entry(head, base, str(document.get("status", "")), shown, colours)]

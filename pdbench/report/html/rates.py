@@ -20,6 +20,9 @@ _HOW = (
 def section(page: Page) -> Section:
     if page.search is None:
         why = "One run offers one rate. A search finds the rate at which each arm leaves the SLO."
+        if page.simulated:
+            why += " It runs real servers, so there is none of a simulation."
+            return Section("rates", _TITLE, [Missing("No search among these runs.", why)])
         both = f"{page.command('search')}\npdbench report {page.main.path} SEARCH_RUN --format html"
         return Section("rates", _TITLE, [Missing("No search among these runs.", why, both)])
     document = page.search.document or {}

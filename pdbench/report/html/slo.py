@@ -44,7 +44,7 @@ def _how(page: Page) -> str:
     text = (
         "“Within” is the share of requests offered (of gaps, for TBT) that keep the limit, below it its 95 % interval"
     )
-    if page.document.get("comparisons") and not page.invalid:
+    if any(page.comparisons(arm.name) for arm in page.arms):
         text += f"; changes are against {page.base}: attainment in points, up is good; latency in %, up is slower"
     return f"{text}. A request that failed keeps no limit."
 
@@ -56,7 +56,7 @@ def _objectives(page: Page, arm: Shown, objectives: list[str]) -> Table:
     if compared:
         columns += [f"change against {page.base}", "verdict"]
     rows = [_joint(arm)] if "joint" in (arm.entry.get("attainment") or {}) else []
-    rows += [_objective(arm, text) for text in objectives]
+    rows += [_objective(arm, text, judged=not page.invalid) for text in objectives]
     if compared:
         keys = ["joint_attainment"] * (len(rows) - len(objectives)) + [_metric(text) for text in objectives]
         rows = [[*row, *_compared(found.get(key))] for row, key in zip(rows, keys, strict=True)]
@@ -75,11 +75,14 @@ def _below(interval: str) -> str:
     return "" if interval == words.NOTHING else interval
 
 
-def _objective(arm: Shown, text: str) -> list[Cell | str]:
+def _objective(arm: Shown, text: str, *, judged: bool) -> list[Cell | str]:
+    """``judged``: an INVALID run's figures are shown, but nothing is said to be met by them."""
     entry = arm.entry
     metric, _, stat = text.partition(" <= ")[0].partition(" ")
     met = (entry.get("slo_met") or {}).get(text)
     word = Cell(words.NOTHING) if met is None else Cell("✓ met", "good") if met else Cell("✗ missed", "bad")
+    if not judged:
+        word = Cell("no verdict", "soft")
     share = (entry.get("attainment") or {}).get(text)
     interval = words.shares((entry.get("attainment_interval") or {}).get(text))
     return [

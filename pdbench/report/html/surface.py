@@ -33,6 +33,9 @@ def section(page: Page) -> Section | None:
     )
     if found is None:
         return Section("surface", _TITLE, [Missing("No surface.", "An arm has no measured request.")])
+    if page.invalid and found.leads:
+        why = "Of an INVALID run nothing is said about who keeps more requests. Run it again."
+        return Section("surface", _TITLE, [Missing("No comparison.", why, page.command(page.kind))])
     blocks: list[Block] = [Text(_intro(found, page.simulated), "note")]
     blocks += [_lead_chart(found, lead, arms, page) for lead in found.leads]
     if not found.leads:

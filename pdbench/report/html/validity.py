@@ -23,7 +23,7 @@ def section(page: Page) -> Section:
     if notes:
         blocks.append(Points(notes, "warn"))
     blocks += _died(page)
-    if page.arms and any(arm.entry for arm in page.arms):
+    if any("requests" in arm.entry for arm in page.arms):
         blocks.append(_client(page))
     blocks.append(_fingerprint(page))
     return Section("validity", "Is it valid?", blocks)
@@ -34,8 +34,9 @@ def _verdict(page: Page) -> Text:
         return Text("The run is unfinished: nobody judged whether it measured what it meant to.", "bad")
     if page.invalid:
         return Text("INVALID: the measurement itself went wrong. What to do stands below each reason.", "bad")
-    said = "VALID: every request is accounted for, and the load client kept its time."
-    return Text(f"{said} {'Nothing here ran in real time.' if page.simulated else ''}".strip())
+    if page.simulated:
+        return Text("VALID: every request is accounted for. It is simulated: nothing here ran in real time.")
+    return Text("VALID: every request is accounted for, and the load client kept its time.")
 
 
 def _pair(reason: Any) -> tuple[str, str]:

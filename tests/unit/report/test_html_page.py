@@ -149,9 +149,11 @@ def test_an_invalid_run_has_a_banner_and_no_verdict(tmp_path: Path) -> None:
     read = shown(write_run(tmp_path, validity=INVALID, sentence="No verdict: the run is INVALID."))
     before = "".join(read.text[:60])
     assert "INVALID" in before
-    assert "Requests left late" in before
+    assert "requests left late. What to do stands below." in before
     assert "free a core" in read.sections["validity"]
-    assert not re.search(r"▲|▼|\bbetter\b(?! a curve)", read.sections["slo"] + before)
+    assert not re.search(
+        r"▲|▼|\bbetter\b|\bmet\b(?!\?)|missed|leads", read.sections["slo"] + read.sections["surface"] + before
+    )
 
 
 BARE: dict[str, Callable[[Path], Path]] = {
