@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 import bokeh
 import numpy.typing as npt
+from bokeh.document import Document
 from bokeh.embed import components
 from bokeh.models import ColumnDataSource, FixedTicker, HoverTool, LogTicker, NumeralTickFormatter, Range1d
 from bokeh.models.annotations import Label, Span
@@ -224,7 +225,14 @@ def embed(figures: Mapping[str, Figure]) -> tuple[str, dict[str, str]]:
     """
     if not figures:
         return "", {}
-    script, divs = components(dict(figures), wrap_script=False)
+    document = Document()
+    with document.models.freeze():  # else every figure would have all models counted again
+        for plot in figures.values():
+            document.add_root(plot)
+    try:
+        script, divs = components(dict(figures), wrap_script=False)
+    finally:
+        document.clear()
     return str(script), {str(key): str(div) for key, div in divs.items()}
 
 
