@@ -106,10 +106,11 @@ def help_lines(command: click.Command) -> list[str]:
     """A docstring as Markdown: paragraphs as they are, those that click must not wrap as code."""
     lines: list[str] = []
     for paragraph in (command.help or "").split("\n\n"):
-        if paragraph.startswith("\b"):
-            lines += ["", "```text", *paragraph.splitlines()[1:], "```"]
+        kept = paragraph.splitlines()[1:] if paragraph.startswith("\b") else []
+        if len(kept) > 1 or (kept and kept[0].startswith("pdbench ")):
+            lines += ["", "```text", *kept, "```"]
         else:
-            lines += ["", html.escape(paragraph, quote=False)]
+            lines += ["", html.escape("\n".join(kept) or paragraph, quote=False)]
     return lines[1:]
 
 
