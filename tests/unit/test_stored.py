@@ -142,6 +142,10 @@ def test_broken_tables_are_told(tmp_path: Path, name: str, harm: str) -> None:
     assert run.arms == ("a",)
     assert len(run.numbers("a").gaps_ms) == (3 if name == "server.parquet" else 0)
     assert len(run.lifecycles("a")) == (0 if name == "server.parquet" else 2)
+    # Without its tokens a request that ended well is unknown, not failed; the one that failed is still there.
+    assert run.numbers("a").status.tolist() == {"tokens.parquet": ["error"], "requests.parquet": []}.get(
+        name, ["ok", "error", "ok"]
+    )
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,18 @@ def test_one_stall_by_hand(prefill: tuple[float, float], worker: int, aligned: i
     assert verdict.longest_ms == 100
 
 
+@pytest.mark.parametrize("handed_over", [True, False])
+def test_the_gap_of_a_handoff_is_named(handed_over: bool) -> None:
+    """The first gap of a request spans two workers, if it was handed over; its later ones never do."""
+    found = numbers(*frames(request(0, 100, [90, 10, 10, 80, 10, 10, 10], request_id="r0")))
+    tokens = [1100.0, 1190.0, 1200.0, 1210.0, 1290.0, 1300.0, 1310.0, 1320.0]
+    more = {"transfer": (1110, 1120), "admit": 1130, "workers": (0, 1)} if handed_over else {}
+    books = server(lifecycle("r0", tokens, arrive=1000, **more))  # type: ignore[arg-type]
+    verdict = lining_up(found, books, server_frame([step(1, 1180, 1190), step(0, 1000, 1100, 9, 0)], "a"))
+    assert (verdict.stalls, verdict.handoffs) == (2, int(handed_over))
+    assert ("span the hand-off" in verdict.sentence) == handed_over
+
+
 def test_the_same_limit_for_all_arms() -> None:
     slow = numbers(*frames(request(0, 100, [50] * 9)))
     quick = numbers(*frames(request(0, 100, [10] * 11)))
