@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from pdbench.measure.slo import parse_objectives
 from pdbench.report import charts, words
 from pdbench.report.html.context import Page, Shown
 from pdbench.report.html.parts import Block, Cell, Chart, Key, Missing, Section, Table, Text
-from pdbench.views.stalls import lining_up, stall_limit_ms
+from pdbench.views.stalls import lining_up, slo_limit_ms, stall_limit_ms
 from pdbench.views.timeline import Timeline, timeline
 
 _TITLE = "Do prompts stall the streams?"
@@ -31,6 +32,7 @@ def section(page: Page) -> Section | None:
     if not known:
         return Section("stalls", _TITLE, [Missing("No gap between tokens.", "No answer had a second token.")])
     limit_ms = stall_limit_ms([numbers for _, numbers in known])
+    slo_ms = slo_limit_ms(parse_objectives([str(text) for text in page.document.get("slo") or []]))
     common = set.intersection(*(set(numbers.measured().pairs) for _, numbers in known))
     blocks: list[Block] = [_text(limit_ms, bool(common))]
     rows: list[list[Cell | str]] = []
@@ -41,15 +43,18 @@ def section(page: Page) -> Section | None:
     x_range, y_range = _ranges(views, limit_ms)
     for (arm, numbers), view in zip(known, views, strict=True):
         whole = lining_up(numbers, arm.lifecycles, arm.steps, limit_ms=limit_ms)
+        says, named = whole.sentence, [(arm.label, whole)]
+        if slo_ms is not None and slo_ms > limit_ms:
+            beyond = lining_up(numbers, arm.lifecycles, arm.steps, limit_ms=slo_ms)
+            says += f" Of what is beyond the SLO's limit: {beyond.sentence}"
+            named.append((f"{arm.label}, above {words.milliseconds(slo_ms)}", beyond))
         plot = _drawn(view, limit_ms, x_range, y_range)
         x_range, y_range = plot.x_range, plot.y_range
         pair = view.pair
         title = f"{arm.label}: gaps between tokens over time, pair {pair + 1}{page.mark}"
-        chart = Chart(
-            f"stalls-{arm.number}", title, _HOW, plot, _table(view, arm, page.mark), _keys(view), whole.sentence
-        )
+        chart = Chart(f"stalls-{arm.number}", title, _HOW, plot, _table(view, arm, page.mark), _keys(view), says)
         blocks += [chart, *(Text(f"{note[:1].upper()}{note[1:]}.", "note") for note in view.notes)]
-        rows.append([arm.label, *_row(whole)])
+        rows += [[label, *_row(one)] for label, one in named]
     blocks.append(
         Table(
             f"Stalls and prefill, over all pairs{page.mark}",
@@ -59,6 +64,7 @@ def section(page: Page) -> Section | None:
                 "on known devices",
                 "overlap a prefill",
                 "would by chance",
+                "time lost with a prefill",
                 "span the hand-off",
                 "longest",
             ),
@@ -76,7 +82,8 @@ def _text(limit_ms: float, common: bool) -> Text:
 
 
 def _row(found: Any) -> list[str]:
-    shares = [words.NOTHING if one is None else words.share(one) for one in (found.aligned_share, found.expected_share)]
+    known = (found.aligned_share, found.expected_share, found.lost_share)
+    shares = [words.NOTHING if one is None else words.share(one) for one in known]
     longest = words.NOTHING if found.longest_ms is None else words.milliseconds(found.longest_ms)
     return [words.number(found.stalls), words.number(found.known), *shares, words.number(found.handoffs), longest]
 
