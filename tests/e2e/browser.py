@@ -53,14 +53,18 @@ def find_chromium() -> str | None:
     return next((path for name in NAMES if (path := shutil.which(name))), None)
 
 
+def need_chromium() -> str:
+    """As ``find_chromium``; without one it skips, and in CI it fails."""
+    found = find_chromium()
+    if found is None and os.environ.get("CI") == "true":
+        pytest.fail(NO_BROWSER, pytrace=False)
+    return found or pytest.skip(NO_BROWSER)
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Headless Chromium, for one module."""
-    executable = find_chromium()
-    if executable is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail(NO_BROWSER, pytrace=False)
-        pytest.skip(NO_BROWSER)
+    executable = need_chromium()
     from playwright.sync_api import sync_playwright
 
     root = hasattr(os, "geteuid") and os.geteuid() == 0
