@@ -42,8 +42,9 @@ def gantt(
     rows, _ = chosen(lifecycles, pair, limit)
     if not len(rows):
         return []
-    t0 = float(np.nanmin(column(here, "scheduled_ns" if "scheduled_ns" in here else "arrive_ns")))
-    t0 = float(np.nanmin(column(here, "arrive_ns"))) if math.isnan(t0) else t0
+    due = column(here, "scheduled_ns")
+    due = column(here, "arrive_ns") if np.isnan(due).all() else due
+    t0 = float(np.nanmin(due))
     kept = here.iloc[rows]
     names = dict(devices or {})
     bars = []
