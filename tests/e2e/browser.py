@@ -61,6 +61,12 @@ def need_chromium() -> str:
     return found or pytest.skip(NO_BROWSER)
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skipped here, and not by the fixture, all tests that want a browser are told in one line."""
+    if "browser" in getattr(item, "fixturenames", ()):
+        need_chromium()
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Headless Chromium, for one module."""

@@ -1,7 +1,7 @@
-"""Fixtures that end-to-end tests know by name."""
+"""Fixtures that end-to-end tests know by name, and what becomes of them without a browser."""
 
 from __future__ import annotations
 
-from tests.e2e.browser import browser, open_page, page_errors, page_requests, screenshot
+from tests.e2e.browser import browser, open_page, page_errors, page_requests, pytest_runtest_setup, screenshot
 
-__all__ = ["browser", "open_page", "page_errors", "page_requests", "screenshot"]
+__all__ = ["browser", "open_page", "page_errors", "page_requests", "pytest_runtest_setup", "screenshot"]
