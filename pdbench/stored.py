@@ -10,7 +10,7 @@ and by column, and ``notes`` tell in plain words what is missing and how to get 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from pdbench.measure.slo import Objective, parse_objectives
 from pdbench.rawtables import RawTables
 from pdbench.store import SEGMENTS, check_version, read_json
 from pdbench.views.devices import with_device
-from pdbench.views.numbers import Numbers, Tokens, numbers_of
+from pdbench.views.numbers import Flags, Numbers, Tokens, numbers_of
 
 Document = dict[str, Any]
 RESULTS = Path("results")
@@ -53,6 +53,7 @@ class StoredRun:
     notes: list[str]
     tables: RawTables = field(repr=False)
     _numbers: dict[str, Numbers] = field(default_factory=dict, repr=False)
+    _rows: dict[str, Flags] = field(default_factory=dict, repr=False)
     _frames: dict[tuple[str, str], pd.DataFrame] = field(default_factory=dict, repr=False)
 
     @property
@@ -100,12 +101,17 @@ class StoredRun:
                 raise UsageError(str(error), where=str(self.path), remedy="run again") from None
             # A request whose tokens were lost with a torn file did not fail: nothing is known of it.
             lost = (found.status == "ok") & ~found.completed & (_number(rows, "chunks", found) > 0)
-            self._numbers[arm] = found.only(~np.isin(found.pair, self.set_aside) & ~lost)
+            self._rows[arm] = ~np.isin(found.pair, self.set_aside) & ~lost
+            self._numbers[arm] = found.only(self._rows[arm])
         return self._numbers[arm]
 
     def requests(self, arm: str) -> pd.DataFrame:
-        """The client's table of an arm, without its list columns."""
-        return self._frame("requests", arm, _SHOWN)
+        """The client's table of an arm, row by row as in ``numbers``, without its list columns."""
+        self.numbers(arm)
+        if ("requests", arm) not in self._frames:
+            found = self.tables.frame("requests", arm, _SHOWN)
+            self._frames["requests", arm] = found.loc[self._rows[arm]].reset_index(drop=True)
+        return self._frames["requests", arm]
 
     def lifecycles(self, arm: str) -> pd.DataFrame:
         """The server's stamps, one row a request, with what the client knows of it: ``warmup``, ``index`` and
@@ -121,10 +127,10 @@ class StoredRun:
             self._frames["devices", arm] = with_device(steps) if len(steps) else steps
         return self._frames["devices", arm]
 
-    def _frame(self, table: str, arm: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    def _frame(self, table: str, arm: str) -> pd.DataFrame:
         self._check(arm)
         if (table, arm) not in self._frames:
-            found = self.tables.frame(table, arm, columns)
+            found = self.tables.frame(table, arm)
             if len(found) and self.set_aside:
                 found = found.loc[~found["pair"].isin(self.set_aside).to_numpy(dtype=bool)].reset_index(drop=True)
             self._frames[table, arm] = found
