@@ -34,29 +34,33 @@ from pdbench.views.numbers import Numbers
 
 Event = dict[str, Any]
 REQUESTS = 5_000
-STEPS = 200_000
+STEPS = 100_000
 _TINY_NS = 1_000.0
 # Tracks stand in this order beneath a process.
 _ORDER = {"steps": 0, "prompts": 1, "transfers": 2, "streams": 3}
 
 
 def trace(run: StoredRun, *, limit: int = REQUESTS) -> dict[str, Any]:
-    """The trace of at most ``limit`` requests of every arm, in order of arrival, and of the steps meanwhile."""
+    """The trace of at most ``limit`` requests of every arm, in order of arrival, and of the steps meanwhile (100,000 an
+    arm at most)."""
     processes: list[_Process] = []
     tracks = itertools.count(1)
     notes = [str(note) for note in run.notes]
     for arm in run.arms:
-        numbers, left = run.numbers(arm), limit
+        numbers, shown, steps_left = run.numbers(arm), 0, STEPS
         for pair in numbers.pairs:
-            if left <= 0:
+            if shown >= limit or steps_left <= 0:
                 break
             process = _Process(len(processes) + 1, f"{arm}, pair {pair + 1}", numbers.t0_ns(pair) or 0, tracks)
             mine = numbers.only(numbers.pair == pair)
             steps = of_pair(run.steps(arm), pair)
-            left -= _fill(process, mine, of_pair(run.lifecycles(arm), pair), steps, left)
+            shown += _fill(process, mine, of_pair(run.lifecycles(arm), pair), steps.iloc[:steps_left], limit - shown)
+            steps_left -= len(steps)
             processes.append(process)
-        if len(numbers) > limit:
-            notes.append(f"{arm}: the first {limit} of {len(numbers)} requests")
+        if steps_left < 0:
+            notes.append(f"{arm}: the first {STEPS} steps")
+        if shown < len(numbers):
+            notes.append(f"{arm}: the first {shown} of {len(numbers)} requests")
     events = [event for process in processes for event in process.named()]
     events += sorted((event for process in processes for event in process.events), key=lambda event: event["ts"])
     return {
@@ -246,7 +250,7 @@ def _steps(process: _Process, steps: pd.DataFrame, until_ns: float) -> None:
     if not len(steps):
         return
     start, end, worker = (column(steps, name) for name in ("start_ns", "end_ns", "worker"))
-    kept = np.flatnonzero(~np.isnan(worker) & (end >= start) & (start <= until_ns))[:STEPS]
+    kept = np.flatnonzero(~np.isnan(worker) & (end >= start) & (start <= until_ns))
     names = device_names(steps)
     shared = len(set(names.values())) < len(names)
     track = {

@@ -112,6 +112,14 @@ def test_a_cut_is_said(run: StoredRun) -> None:
     assert sum(event.get("cat") == "step" for event in cut["traceEvents"]) < full
 
 
+def test_steps_are_cut_too(run: StoredRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pdbench.report.perfetto.STEPS", 40)
+    cut = trace(run)
+    check(cut)
+    assert sum(event.get("cat") == "step" for event in cut["traceEvents"]) == 80
+    assert cut["otherData"]["notes"][-2:] == ["colocated: the first 40 steps", "disaggregated: the first 40 steps"]
+
+
 def test_what_a_client_alone_knows(tmp_path: Path) -> None:
     """A server that tells nothing, a failed request, and names that are not ours."""
     records = [request(0, 10, [5, 7], request_id="<script>"), request(1, None, status="error", end_ns=None)]
