@@ -102,8 +102,8 @@ def figure(
         y_axis_type="log" if y_log else "auto",
         tools=tools,
         active_scroll=None,
-        toolbar_location="above",
-        toolbar_inner=True,
+        active_drag=next((tool for tool in tools.split(",") if tool.endswith("box_zoom")), None),
+        toolbar_location="below",
         output_backend="canvas",
         **{name: value for name, value in ranges.items() if value is not None},
     )
