@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy.special import stdtrit
 
 from pdbench.measure.latency import Floats
 
@@ -112,6 +112,6 @@ def _interval(shares: npt.NDArray[np.float64], offered: int) -> tuple[float, flo
     if len(shares) < 2:
         return None
     spread = max(float(np.std(shares, ddof=1)), 1.0 / offered)
-    half = float(stats.t.ppf((1 + LEVEL) / 2, len(shares) - 1)) * spread / math.sqrt(len(shares))
+    half = float(stdtrit(len(shares) - 1, (1 + LEVEL) / 2)) * spread / math.sqrt(len(shares))
     middle = float(shares.mean())
     return max(0.0, middle - half), min(1.0, middle + half)

@@ -42,7 +42,9 @@ def section(page: Page) -> Section | None:
         views.append(timeline(numbers, arm.lifecycles, arm.steps, pair, limit_ms=limit_ms))
     x_range, y_range = _ranges(views, limit_ms)
     for (arm, numbers), view in zip(known, views, strict=True):
-        whole = lining_up(numbers, arm.lifecycles, arm.steps, limit_ms=limit_ms)
+        whole = view.verdict
+        if numbers.measured().pairs != [view.pair]:
+            whole = lining_up(numbers, arm.lifecycles, arm.steps, limit_ms=limit_ms)
         says, named = whole.sentence, [(arm.label, whole)]
         if slo_ms is not None and slo_ms > limit_ms:
             beyond = lining_up(numbers, arm.lifecycles, arm.steps, limit_ms=slo_ms)
