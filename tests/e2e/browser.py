@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Page
+    from playwright.sync_api import Browser, BrowserContext, Locator, Page
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGES = ROOT / "docs" / "img"
@@ -43,9 +43,10 @@ class OpenPage(Protocol):
 
 
 class Screenshot(Protocol):
-    """``screenshot(page, name)``: where the PNG lies; ``whole``: the page, not only what fits the window."""
+    """``screenshot(page, name)``: where the PNG lies; ``whole``: the page, not only what fits the window. Of a locator:
+    that part of its page."""
 
-    def __call__(self, page: Page, name: str, *, whole: bool = False) -> Path: ...
+    def __call__(self, page: Page | Locator, name: str, *, whole: bool = False) -> Path: ...
 
 
 def find_chromium() -> str | None:
@@ -132,15 +133,21 @@ def _listen(page: Page, errors: list[str], requests: list[str]) -> None:
     page.on("request", request)
 
 
+def for_the_docs() -> bool:
+    """Whether pictures are taken for the documentation."""
+    return os.environ.get("PDBENCH_SCREENSHOTS") == "1"
+
+
 @pytest.fixture
 def screenshot(tmp_path: Path) -> Screenshot:
     """Takes screenshots: for the documentation (``PDBENCH_SCREENSHOTS=1``), else into the test's own folder."""
-    folder = IMAGES if os.environ.get("PDBENCH_SCREENSHOTS") == "1" else tmp_path
+    folder = IMAGES if for_the_docs() else tmp_path
 
-    def take(page: Page, name: str, *, whole: bool = False) -> Path:
+    def take(page: Page | Locator, name: str, *, whole: bool = False) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{name}.png"
-        page.screenshot(path=path, full_page=whole, animations="disabled")
+        asked: dict[str, Any] = {"full_page": True} if whole else {}
+        page.screenshot(path=path, animations="disabled", **asked)
         return path
 
     return take

@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.e2e.browser import OpenPage, Screenshot, assert_charts_drawn, for_the_docs
 from tests.e2e.transcript import ROOT, Desk, Typed, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
@@ -89,14 +90,22 @@ class Bench:
 
     @cached_property
     def compared(self) -> Typed:
-        """The quickstart's comparison, which other commands then show."""
-        return self.load(QUICK, *self.small, *SCALED)
+        """The quickstart's comparison, which other commands then show; as it stands there for the pictures."""
+        return self.load(QUICK) if for_the_docs() else self.load(QUICK, *self.small, *SCALED)
+
+    @cached_property
+    def page(self) -> Path:
+        """Its report."""
+        folder = folder_of(self.compared)
+        self.type(REPORT, RESULTS=str(folder))
+        return folder / "report.html"
 
 
 def folder_of(typed: Typed) -> Path:
     return Path(re.findall(r"(?m)^results: (.+)$", typed.err)[-1])
 
 
+REPORT = "pdbench report RESULTS --format html"
 QUICK = "pdbench compare --pairs 1 --num-requests 20"
 SCALED = (
     *("--pairs", "1", "--num-requests", "4", "--warmup", "1", "--rate", "8"),
@@ -154,10 +163,8 @@ def doctor(bench: Bench, text: str) -> None:
 
 def page_of(bench: Bench, text: str) -> None:
     """A stored run as one HTML file."""
-    page = folder_of(bench.compared) / "report.html"
-    page.unlink(missing_ok=True)
-    bench.type(text, RESULTS=str(page.parent))
-    assert "<html" in page.read_text(encoding="utf-8")
+    assert text == REPORT
+    assert "<html" in bench.page.read_text(encoding="utf-8")
 
 
 def surface(bench: Bench, text: str) -> None:
@@ -197,7 +204,7 @@ HOW: dict[str, Callable[[Bench, str], None] | str] = {
     "--num-requests 20 --json": foreign,
     "pdbench compare a=http://gpu-a:8000 b=http://gpu-b:8000 --rate 8 "
     '--slo "ttft p90 <= 400ms" --slo "tpot p90 <= 40ms"': foreign,
-    "pdbench report RESULTS --format html": page_of,
+    REPORT: page_of,
     "pdbench surface RESULTS": surface,
     "pdbench web": web,
     "pdbench simulate two-queues --workload two-queues": simulated,
@@ -213,6 +220,14 @@ def test_a_command_of_the_pages(bench: Bench, text: str) -> None:
         return
     for command in [command for command in ALL if command.text == text]:
         last_run(command)
+
+
+def test_the_report_that_the_quickstart_shows(bench: Bench, open_page: OpenPage, screenshot: Screenshot) -> None:
+    page = open_page(height=860, offline=True)
+    page.goto(bench.page.as_uri())
+    assert_charts_drawn(page, at_least=5)
+    screenshot(page, "report")
+    screenshot(page.locator("section#stalls"), "report-stalls")
 
 
 def last_run(command: Command) -> None:

@@ -59,13 +59,16 @@ def test_pages_need_nothing_from_elsewhere_and_fit(
 ) -> None:
     page = open_page(width=width, dark=dark)
     for name in PAGES:
-        page.goto(f"{url}/{name}", wait_until="networkidle")
+        page.goto(f"{url}/{name}")
         assert page.evaluate("document.documentElement.scrollWidth") <= width, name
     assert all(asked.startswith(url) for asked in page_requests)
 
 
 def test_the_search_finds(url: str, open_page: OpenPage) -> None:
     page = open_page()
-    page.goto(f"{url}/index.html", wait_until="networkidle")
-    page.get_by_role("textbox", name="Search").fill("goodput")
-    page.locator(".md-search-result__item").first.wait_for()
+    page.goto(f"{url}/index.html")
+    page.get_by_role("textbox", name="Search").click()
+    said = page.locator(".md-search-result__meta")
+    said.get_by_text("Type to start searching").wait_for()  # before, what is typed is lost
+    page.keyboard.type("goodput")
+    said.get_by_text("matching documents").wait_for()
