@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from pdbench import schema
+from tests.e2e.browser import OpenPage, assert_charts_drawn
 from tests.e2e.transcript import ROOT, Desk, Typed, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -48,6 +49,7 @@ def small_backends(folder: Path) -> list[str]:
 def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Typed, Path, list[str]]:
     folder = tmp_path_factory.mktemp("compare")
     desk = Desk()
+    del desk.env["PDBENCH_NO_REPORT"]
     typed = desk.type(
         *("compare", *small_backends(folder), "--workload", str(folder / "small.yaml"), "--pairs", "1"),
         *("-o", str(folder / "out"), "--json"),
@@ -156,6 +158,20 @@ def test_manifest_and_plan(document: dict[str, Any], stored: Path) -> None:
     assert (stored / "latency.hlog").exists()
 
 
+def test_the_page(
+    compared: tuple[Typed, Path, list[str]], stored: Path, open_page: OpenPage, page_requests: list[str]
+) -> None:
+    assert f"report: {stored / 'report.html'}" in compared[0].err
+    page = open_page(offline=True)
+    page.goto((stored / "report.html").as_uri())
+    assert_charts_drawn(page, at_least=11)  # and the two surfaces of a VALID run
+    assert page_requests == [(stored / "report.html").as_uri()]
+    assert "could not be made" not in page.inner_text("main")
+    assert "No prefill runs on the devices that decode" in page.inner_text("#stalls") or "no stall to explain" in (
+        page.inner_text("#stalls")
+    )
+
+
 def test_the_table(compared: tuple[Typed, Path, list[str]], stored: Path) -> None:
     typed = Desk().type("report", str(stored))
     assert typed.code == 0
@@ -177,7 +193,7 @@ def test_interrupted_while_starting(tmp_path: Path) -> None:
     desk = Desk()
     paths = small_backends(tmp_path)
     process = desk.start("compare", *paths, "--workload", str(tmp_path / "small.yaml"), "-o", str(tmp_path / "out"))
-    until(lambda: any("pdserve" in line for line in desk.leftovers()), "a server")
+    until(lambda: any("pdserve serve" in line for line in desk.leftovers()), "a server")
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=90)
     assert process.returncode == 130, err
@@ -193,20 +209,22 @@ def workers_of(desk: Desk) -> list[psutil.Process]:
 def test_a_worker_that_dies_mid_run_is_told_and_replaced(tmp_path: Path) -> None:
     desk = Desk()
     paths = small_backends(tmp_path)
-    (tmp_path / "small.yaml").write_text(WORKLOAD.replace("num_requests: 8", "num_requests: 24"))
-    process = desk.start(
-        *("compare", paths[1], paths[2], "--workload", str(tmp_path / "small.yaml"), "--pairs", "2"),
-        *("-o", str(tmp_path / "out"), "--json"),
-    )
-    until(lambda: list((tmp_path / "out").glob("*/journal-0-colocated.bin")), "the first run", 90)
-    until(lambda: (next((tmp_path / "out").glob("*/journal-0-colocated.bin"))).stat().st_size > 200, "requests")
-    workers_of(desk)[0].kill()
-    out, err = process.communicate(timeout=200)
+    load = WORKLOAD.replace(f"num_requests: {MEASURED}", "num_requests: 24").replace(f"warmup: {WARM}", "warmup: 0")
+    (tmp_path / "small.yaml").write_text(load)
+    with desk.fake(tmp_path) as url:  # a neighbour that starts at once
+        process = desk.start(
+            *("compare", paths[1], f"fake={url}", "--workload", str(tmp_path / "small.yaml"), "--pairs", "2"),
+            *("-o", str(tmp_path / "out"), "--json", "--unfair-ok"),
+        )
+        until(lambda: list((tmp_path / "out").glob("*/journal-0-colocated.bin")), "the first run", 90)
+        until(lambda: (next((tmp_path / "out").glob("*/journal-0-colocated.bin"))).stat().st_size > 200, "requests")
+        workers_of(desk)[0].kill()
+        out, err = process.communicate(timeout=200)
     document = json.loads(out)
     arms = document["arms"]
     died = [name for name, arm in arms.items() if "server_died" in arm]
-    assert len(died) == 1, err
-    assert f"{died[0]}: started again" in err
+    assert died == ["colocated"], err
+    assert "colocated: started again" in err
     for arm in arms.values():
         assert arm["requests"]["scheduled"] == arm["requests"]["ok"] + arm["requests"]["failed"] == 48
     assert not desk.leftovers()
