@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -48,7 +49,12 @@ def section(found: Schema) -> list[str]:
     if not rows:
         return [*lines, "", f"Type: {type_of(found)}."]
     table = ["", "| key | | type | meaning |", "|---|---|---|---|"]
-    return [*lines, *table, *(f"| {' | '.join(row)} |" for row in rows)]
+    return [*lines, *table, *(f"| {breakable(key)} | {' | '.join(rest)} |" for key, *rest in rows)]
+
+
+def breakable(key: str) -> str:
+    """A long key as code that may be broken after a dot, so that the other columns keep their room."""
+    return f'<code class="key">{text(key.strip("`")).replace(".", ".<wbr>")}</code>'
 
 
 def rows_of(found: Schema, prefix: str) -> Iterator[tuple[str, str, str, str]]:
@@ -119,4 +125,5 @@ def value(one: Any) -> str:
 
 def text(words: str) -> str:
     """Text for a table cell."""
-    return html.escape(words, quote=False).replace("|", "&#124;").replace("*", "&#42;")
+    escaped = html.escape(words, quote=False)
+    return re.sub(r"[|*_`\[\]]", lambda found: f"&#{ord(found.group())};", escaped)

@@ -7,6 +7,7 @@ mkdocs loads this file as a hook (``mkdocs.yml``). ``reference/cli.md`` comes fr
 from __future__ import annotations
 
 import html
+import inspect
 import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -105,7 +106,7 @@ def command_lines(command: click.Command, path: str, anchor: str, shared: Shared
 def help_lines(command: click.Command) -> list[str]:
     """A docstring as Markdown: paragraphs as they are, those that click must not wrap as code."""
     lines: list[str] = []
-    for paragraph in (command.help or "").split("\n\n"):
+    for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
         kept = paragraph.splitlines()[1:] if paragraph.startswith("\b") else []
         if len(kept) > 1 or (kept and kept[0].startswith("pdbench ")):
             lines += ["", "```text", *kept, "```"]
