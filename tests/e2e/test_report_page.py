@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from pdbench.cli.main import run as pdbench
 from pdbench.store import write_json
-from tests.e2e.browser import OpenPage, Screenshot, assert_charts_drawn
+from tests.e2e.browser import OpenPage, Screenshot, assert_charts_drawn, for_the_docs
 from tests.unit.report.runs import search_document, write_run
 
 pytestmark = pytest.mark.e2e
 
 CHARTS = 11
-FAINT = "rgba(0, 0, 0, 0)"
+ASKED = "PDBENCH_SCREENSHOT_RUNS"
+RUNS = [path for path in os.environ.get(ASKED, "").split(os.pathsep) if path]
+"""A stored comparison of the three reference deployments, and a search."""
+PICTURES = {
+    "rates-attainment": "report-rates",
+    "stalls-1": "report-gaps",
+    "phases-2": "report-phases",
+    "surface-1": "report-limits",
+}
+
 _INKS = """() => {
   const models = Bokeh.documents.flatMap((doc) => Array.from((doc.all_models ?? doc._all_models).values()));
   return [...new Set(models.filter((m) => /Axis$/.test(m.type)).map((m) => m.axis_label_text_color))];
@@ -40,7 +50,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 400])
 def test_it_opens_from_disk_with_the_network_blocked(
-    report: Path, open_page: OpenPage, page_requests: list[str], screenshot: Screenshot, width: int, dark: bool
+    report: Path, open_page: OpenPage, page_requests: list[str], width: int, dark: bool
 ) -> None:
     page = open_page(width=width, dark=dark, offline=True)
     page.goto(report.as_uri())
@@ -49,7 +59,6 @@ def test_it_opens_from_disk_with_the_network_blocked(
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert page.evaluate(_WIDER) == []
     assert page.evaluate(_INKS) == ["#a5adb8" if dark else "#57606a"]
-    screenshot(page, f"report-{width}-{'dark' if dark else 'light'}", whole=True)
 
 
 def test_colours_follow_the_scheme_and_the_legend_hides_an_arm(report: Path, open_page: OpenPage) -> None:
@@ -66,3 +75,14 @@ def test_colours_follow_the_scheme_and_the_legend_hides_an_arm(report: Path, ope
     assert page.evaluate(f"{tagged}.length > 3 && {tagged}.every((m) => !m.visible)")
     page.locator("#stalls-0 summary").click()
     assert page.locator("#stalls-0 table").is_visible()
+
+
+@pytest.mark.skipif(not (for_the_docs() and RUNS), reason=f"pictures are taken of real runs, named in {ASKED}")
+def test_pictures_for_the_documentation(tmp_path: Path, open_page: OpenPage, screenshot: Screenshot) -> None:
+    written = tmp_path / "report.html"
+    assert pdbench(["report", *RUNS, "--format", "html", "-o", str(written)]) == 0
+    page = open_page()
+    page.goto(written.as_uri())
+    assert_charts_drawn(page, at_least=CHARTS)
+    for chart, name in PICTURES.items():
+        screenshot(page.locator(f"#{chart}"), name)
