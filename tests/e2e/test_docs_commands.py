@@ -44,8 +44,11 @@ def commands(page: str, text: str) -> Iterator[Command]:
     """The commands in a page's blocks, indented or fenced as shell; comments and prompts are taken off."""
     for section in re.split(r"(?m)^(?=#+ )", text):
         for block in blocks(section):
-            for line in re.sub(r"\\\n\s*", "", block).splitlines():
-                typed = re.sub(r"\s+#.*$", "", line.strip().removeprefix("$ "))
+            lines = [line.strip() for line in re.sub(r"\\\n\s*", "", block).splitlines()]
+            if any(line.startswith("$ ") for line in lines):  # the others are what it answers
+                lines = [line[2:].strip() for line in lines if line.startswith(("$ ", "> "))]
+            for line in lines:
+                typed = re.sub(r"\s+#.*$", "", line)
                 if typed.split(" ")[0] in PROGRAMS:
                     yield Command(page, section, typed)
 
@@ -255,6 +258,7 @@ def test_make_targets_exist_and_make_compare_is_what_readme_says() -> None:
     [
         ("# A\n\n    pdbench run x   # why\n\n    pdbench run y\n", ["pdbench run x", "pdbench run y"]),
         ("# A\n\n```console\n$ pdbench run \\\n    --json\nout\n```\n", ["pdbench run --json"]),
+        ("# A\n\n```console\n$ for a in b; do\n>   pdbench run x\n> done\npdbench run: y\n```\n", ["pdbench run x"]),
         ("# A\n\n```yaml\npdbench run x\n```\ntext pdbench run y\n", []),
     ],
 )
