@@ -150,6 +150,6 @@ def page_of(runs: Sequence[StoredRun], price: float | None = None) -> Page:
     for run in together:
         for name in run.arms:
             label = name if names.count(name) == 1 else f"{name} @ {run.name}"
-            entry = (run.document.get("arms") or {}).get(name) or {}
-            arms.append(Shown(len(arms), label, name, run, entry))
+            entry = run.document["arms"].get(name) if isinstance(run.document.get("arms"), dict) else None
+            arms.append(Shown(len(arms), label, name, run, entry if isinstance(entry, dict) else {}))
     return Page(ordered, main, searches[-1] if searches else None, tuple(arms), price)

@@ -28,6 +28,13 @@ def facts(page: Page) -> Document:
     }
 
 
+def bare(page: Page, why: str) -> Document:
+    """The same for a document whose head cannot be read."""
+    text = f"{page.main.name}: its summary cannot be read ({why})."
+    nothing = {"kicker": [], "simulated": False, "status": "", "status_tone": "", "invalid": "", "verdicts": []}
+    return {"title": f"{page.main.name} · pdbench", "sentence": parted(text), **nothing}
+
+
 def sentence(page: Page) -> str:
     """The document's own."""
     if text := page.document.get("sentence"):

@@ -75,7 +75,7 @@ def render(runs: Sequence[StoredRun], *, price: float | None = None) -> str:
     sections = [section for title, build in SECTIONS.items() if (section := _built(title, build, page)) is not None]
     sections, script, divs = _embedded(sections)
     return _template().render(
-        **head.facts(page),
+        **_head(page),
         sections=sections,
         script=script,
         divs=divs,
@@ -87,6 +87,13 @@ def render(runs: Sequence[StoredRun], *, price: float | None = None) -> str:
         version=__version__,
         made_of=", ".join(run.name for run in page.runs),
     )
+
+
+def _head(page: Page) -> head.Document:
+    try:
+        return head.facts(page)
+    except Exception as error:  # a document that somebody edited still has charts to show
+        return head.bare(page, f"{type(error).__name__}: {error}")
 
 
 def _built(title: str, build: Builder, page: Page) -> Section | None:

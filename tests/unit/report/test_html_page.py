@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -233,6 +234,21 @@ def test_a_section_that_fails_does_not_cost_the_others(whole: Path, monkeypatch:
     assert "ZeroDivisionError" in "".join(read.text)
     assert "slo" in read.sections
     assert read.tags.count("script") == 4
+
+
+ODD: list[dict[str, Any]] = [
+    {"workload": "x", "sentence": None, "comparisons": "no"},
+    {"arms": [], "slo": ["nonsense"], "validity": "yes", "fingerprint": 7},
+]
+
+
+@pytest.mark.parametrize("changes", ODD, ids=["head", "arms"])
+def test_a_document_that_somebody_edited_still_has_a_page(tmp_path: Path, changes: dict[str, Any]) -> None:
+    path = write_run(tmp_path, pairs=1)
+    summary = path / "summary.json"
+    write_json(summary, json.loads(summary.read_text()) | changes)
+    read = shown(path)
+    assert "phases" in read.sections
 
 
 def test_it_is_written_beside_the_run(tmp_path: Path) -> None:
