@@ -1,14 +1,21 @@
-"""Bad input: exit code 2, a message that names the file, key or option, and nothing left running."""
+"""Bad input: exit code 2, a message that names the file, key or option, and nothing left running.
+
+Most commands are typed within this process, which is quick; some as processes, with all that a user has.
+"""
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
-from tests.e2e.transcript import FAKE, Desk, tiny
+from pdbench.cli.main import run
+from tests.e2e.transcript import FAKE, ROOT, Desk, Typed, tiny
 
 pytestmark = pytest.mark.e2e
 
@@ -57,7 +64,6 @@ COMMANDS = [
     (["compare", "--workload", "long-prompt", "--arrivals", "burst"], "--arrivals: "),
     (["run"], "--base-url"),
     (["run", "--base-url", "localhost:8000"], "bad URL"),
-    (["run", "x=http://127.0.0.1:9"], "nothing that serves OpenAI's API answers"),
     (["run", "two-queues"], "virtual clock"),
     (["simulate", "colocated"], "cost_model"),
     (["report", "no-such-run"], "no stored run"),
@@ -65,11 +71,47 @@ COMMANDS = [
 ]
 
 
+Type = Callable[..., Typed]
+
+
+@pytest.fixture
+def type_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Type]:
+    """Types a command into this very process; at the end, no process that it started may be left."""
+    for name in [name for name in os.environ if name.startswith("PDBENCH_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.chdir(ROOT)
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+
+    def typed(*args: str) -> Typed:
+        code = run(list(args))
+        shown = capsys.readouterr()
+        return Typed(list(args), code, shown.out, shown.err)
+
+    yield typed
+    assert {child.pid for child in psutil.Process().children(recursive=True)} <= before
+
+
 @pytest.mark.parametrize(("args", "names"), COMMANDS, ids=lambda value: value if isinstance(value, str) else "")
-def test_commands(tmp_path: Path, args: list[str], names: str) -> None:
-    desk = Desk()
+def test_commands(type_here: Type, tmp_path: Path, args: list[str], names: str) -> None:
     output = ["-o", str(tmp_path)] if args[0] in ("compare", "run", "simulate") and "-o" not in args else []
-    typed = desk.type(*args, *output)
+    typed = type_here(*args, *output)
+    assert typed.code == 2, typed
+    assert names in typed.err, typed
+    assert typed.out == ""
+
+
+@pytest.mark.parametrize(
+    ("args", "names"),
+    [
+        (["comprae"], "No such command 'comprae'; did you mean 'compare'?"),
+        (["compare", "colocated", "colocated", "--base", "x"], "two arms are named 'colocated'"),
+        (["run", "two-queues"], "virtual clock"),
+    ],
+)
+def test_commands_as_processes(tmp_path: Path, args: list[str], names: str) -> None:
+    desk = Desk()
+    typed = desk.type(*args, *(["-o", str(tmp_path)] if len(args) > 1 else []))
     assert typed.code == 2, typed
     assert names in typed.err, typed
     assert "Traceback" not in typed.err
@@ -94,33 +136,38 @@ FILES = [
 
 
 @pytest.mark.parametrize(("workload", "backend", "names"), FILES, ids=[names for *_, names in FILES])
-def test_files(tmp_path: Path, workload: str, backend: str, names: str) -> None:
+def test_files(type_here: Type, tmp_path: Path, workload: str, backend: str, names: str) -> None:
     (tmp_path / "w.yaml").write_text(workload)
     (tmp_path / "b.yaml").write_text(backend)
-    desk = Desk()
-    typed = desk.type(
+    typed = type_here(
         *("run", str(tmp_path / "b.yaml"), "--workload", str(tmp_path / "w.yaml"), "-o", str(tmp_path / "out"))
     )
     assert typed.code == 2, typed
     assert names in typed.err, typed
-    assert "Traceback" not in typed.err
-    assert not desk.leftovers()
 
 
-def test_wrong_architecture(tmp_path: Path) -> None:
+def test_wrong_architecture(type_here: Type, tmp_path: Path) -> None:
     model = tmp_path / "model"
     model.mkdir()
     (model / "config.json").write_text('{"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2"}')
     (tmp_path / "b.yaml").write_text(BACKEND.replace("preset: llama-10m", f"path: {model}"))
-    typed = Desk().type("backends", "check", str(tmp_path / "b.yaml"))
+    typed = type_here("backends", "check", str(tmp_path / "b.yaml"))
     assert typed.code == 2, typed
     assert "b.yaml:3: model.path" in typed.err
     assert "GPT2LMHeadModel" in typed.err or "gpt2" in typed.err
 
 
-def test_unwritable_results(tmp_path: Path) -> None:
+def test_a_url_where_nothing_answers(type_here: Type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pdbench.target.server._RUNNING_TIMEOUT_S", 0.3)
+    typed = type_here("run", "x=http://127.0.0.1:9", "-o", str(tmp_path))
+    assert typed.code == 2, typed
+    assert "nothing that serves OpenAI's API answers" in typed.err
+    assert typed.out == ""
+
+
+def test_unwritable_results(type_here: Type, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    typed = Desk().type("run", "x=http://127.0.0.1:9", "-o", str(tmp_path / "file"))
+    typed = type_here("run", "x=http://127.0.0.1:9", "-o", str(tmp_path / "file"))
     assert typed.code == 2, typed
     assert "-o: cannot write results" in typed.err
 

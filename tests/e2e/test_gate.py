@@ -23,7 +23,7 @@ from pdbench.errors import Interrupted
 from pdbench.pairs import Both, RunPair
 from pdbench.stage import Stage
 from pdbench.target.backend import load_backend
-from tests.e2e.transcript import ROOT, Desk, tiny, until
+from tests.e2e.transcript import ROOT, Desk, brief, tiny, until
 from tests.unit.gatehelp import Replay, alternating, honest
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -86,7 +86,7 @@ def test_every_exit_code(
     slo = [
         part for text in ("ttft p90 <= 1s", "tpot p90 <= 40ms", "worst_gap p90 <= 200ms") for part in ("--slo", text)
     ]
-    args = ["gate", "--base", urls[0], "--head", urls[1], "--workload", tiny(tmp_path), *slo, "--max-pairs", "6"]
+    args = ["gate", "--base", urls[0], "--head", urls[1], "--workload", brief(tmp_path), *slo, "--max-pairs", "6"]
     out = ["--junit", str(tmp_path / "j.xml"), "--markdown", str(tmp_path / "m.md"), "-o", str(tmp_path / "out")]
     assert typed([*args, *out, "--primary", "ttft_p90", "--json"]) == code
     if name == "broken":
@@ -127,7 +127,7 @@ def test_usage(
 ) -> None:  # fmt: skip
     monkeypatch.setattr("pdbench.gate.run_pair", lambda stage, number, turn: Replay(*honest()["same"])(number, turn))
     named = [{"old": urls[0], "new": urls[1]}.get(arg, arg) for arg in args]
-    assert typed(["gate", *named, "--workload", tiny(tmp_path), "-o", str(tmp_path / "out")]) == 2
+    assert typed(["gate", *named, "--workload", brief(tmp_path), "-o", str(tmp_path / "out")]) == 2
     assert what in capsys.readouterr().err
 
 
@@ -136,7 +136,7 @@ def test_arms_with_other_devices_are_invalid_before_any_run(desk: Desk, tmp_path
         for name, devices in (("one", 1), ("two", 2)):
             (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({"name": name, "base_url": url, "devices": devices}))
         sides = ("--base", str(tmp_path / "one.yaml"), "--head", str(tmp_path / "two.yaml"))
-        out = ("--workload", tiny(tmp_path), "-o", str(tmp_path / "out"), "--json")
+        out = ("--workload", brief(tmp_path), "-o", str(tmp_path / "out"), "--json")
         typed_ = desk.type("gate", *sides, *out)
     assert typed_.code == 12, typed_
     check(typed_.document)
@@ -157,7 +157,7 @@ def test_calibrate(
 
     monkeypatch.setattr("pdbench.calibrate.run_pair", run_pair)
     monkeypatch.setattr("pdbench.gate.run_pair", run_pair)
-    common = ["--base", urls[0], "--workload", tiny(tmp_path), "-o", str(tmp_path / "out"), "--json"]
+    common = ["--base", urls[0], "--workload", brief(tmp_path), "-o", str(tmp_path / "out"), "--json"]
     common += ["--slo", "ttft p90 <= 1s", "--max-pairs", "6"]
     versus = ["gate", *common, "--head", urls[1], "--primary", "ttft_p90"]
     assert typed(versus) == 12, "5 % are too much for an unknown machine"
@@ -184,7 +184,7 @@ def test_a_calibration_without_good_pairs_stores_nothing(
     urls: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("pdbench.calibrate.run_pair", lambda stage, number, turn: replay("another plan")(number, turn))
-    common = ["--base", urls[0], "--workload", tiny(tmp_path), "-o", str(tmp_path / "out"), "--max-pairs", "5"]
+    common = ["--base", urls[0], "--workload", brief(tmp_path), "-o", str(tmp_path / "out"), "--max-pairs", "5"]
     assert typed(["gate", "--calibrate", *common]) == 12
     assert "only 0 pairs were measured well" in capsys.readouterr().out
     assert not (tmp_path / "out" / "calibration").exists()
@@ -214,7 +214,7 @@ def test_a_server_against_its_like_passes(desk: Desk, tmp_path: Path) -> None:
 def test_interrupted(desk: Desk, tmp_path: Path) -> None:
     with desk.fake(tmp_path) as base, desk.fake(tmp_path) as head:
         process = desk.start(
-            *("gate", "--base", f"old={base}", "--head", f"new={head}", "--workload", tiny(tmp_path)),
+            *("gate", "--base", f"old={base}", "--head", f"new={head}", "--workload", brief(tmp_path)),
             *("-o", str(tmp_path / "out"), "--json"),
         )
         until(lambda: list((tmp_path / "out").glob("*/segments/requests-*.parquet")), "the first run")
@@ -233,7 +233,7 @@ arrivals: {process: constant, rate: 10}
 prompt_tokens: {distribution: fixed, value: 32}
 output_tokens: {distribution: fixed, value: 4}
 num_requests: 10
-warmup: 1
+warmup: 0
 slo: ["ttft p90 <= 5s", "tpot p90 <= 1s"]
 """
 

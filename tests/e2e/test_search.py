@@ -9,7 +9,7 @@ import pytest
 
 from pdbench import schema
 from pdbench.store import read_run
-from tests.e2e.transcript import Desk, tiny
+from tests.e2e.transcript import Desk, brief
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(200)]
 
@@ -18,7 +18,7 @@ def test_two_servers_within_a_budget_of_runs(tmp_path: Path) -> None:
     desk = Desk()
     with desk.fake(tmp_path) as one, desk.fake(tmp_path) as two:
         typed = desk.type(
-            *("search", f"one={one}", f"two={two}", "--workload", tiny(tmp_path), "--budget", "4 runs"),
+            *("search", f"one={one}", f"two={two}", "--workload", brief(tmp_path), "--budget", "4 runs"),
             *("-o", str(tmp_path / "out"), "--json"),
         )
     # A noisy machine may spoil a run; what is INVALID is said, and is no crash.
