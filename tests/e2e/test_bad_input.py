@@ -5,17 +5,13 @@ Most commands are typed within this process, which is quick; some as processes, 
 
 from __future__ import annotations
 
-import os
 import socket
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
-from pdbench.cli.main import run
-from tests.e2e.transcript import FAKE, ROOT, Desk, Typed, tiny
+from tests.e2e.transcript import FAKE, Desk, Type, tiny
 
 pytestmark = pytest.mark.e2e
 
@@ -69,27 +65,6 @@ COMMANDS = [
     (["report", "no-such-run"], "no stored run"),
     (["serve", "example-url"], "nothing to start"),
 ]
-
-
-Type = Callable[..., Typed]
-
-
-@pytest.fixture
-def type_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Type]:
-    """Types a command into this very process; at the end, no process that it started may be left."""
-    for name in [name for name in os.environ if name.startswith("PDBENCH_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.chdir(ROOT)
-    before = {child.pid for child in psutil.Process().children(recursive=True)}
-
-    def typed(*args: str) -> Typed:
-        code = run(list(args))
-        shown = capsys.readouterr()
-        return Typed(list(args), code, shown.out, shown.err)
-
-    yield typed
-    assert {child.pid for child in psutil.Process().children(recursive=True)} <= before
 
 
 @pytest.mark.parametrize(("args", "names"), COMMANDS, ids=lambda value: value if isinstance(value, str) else "")

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from pdbench import schema
-from tests.e2e.transcript import FAKE, Desk, brief, tiny, until
+from tests.e2e.transcript import FAKE, Desk, Type, brief, tiny, until
 
 pytestmark = pytest.mark.e2e
 
@@ -22,7 +22,7 @@ def desk() -> Desk:
     return Desk()
 
 
-def test_run_a_url(desk: Desk, tmp_path: Path) -> None:
+def test_run_a_url(desk: Desk, type_here: Type, tmp_path: Path) -> None:
     with desk.fake(tmp_path, "--tokens-per-word", "1.3", "--overhead", "6", "--role-chunk") as url:
         typed = desk.type(
             *("run", "--base-url", url, "--model", "fake", "--name", "mine"),
@@ -47,15 +47,15 @@ def test_run_a_url(desk: Desk, tmp_path: Path) -> None:
     assert requests["prompt_tokens"].between(31, 34).all()
     assert not list(folder.glob("journal*"))
 
-    report = desk.type("report", str(folder))
+    report = type_here("report", str(folder))
     assert report.code == 0
     assert "✓ met" in report.out
-    assert desk.type("report", str(folder), "--json").document == document
+    assert type_here("report", str(folder), "--json").document == document
 
 
-def test_chat_api_and_a_server_without_usage(desk: Desk, tmp_path: Path) -> None:
+def test_chat_api_and_a_server_without_usage(desk: Desk, type_here: Type, tmp_path: Path) -> None:
     with desk.fake(tmp_path, "--no-usage", "--no-health", "--refuse-extra") as url:
-        typed = desk.type(
+        typed = type_here(
             *("run", "--base-url", url, "--api", "chat", "--workload", brief(tmp_path)),
             *("-o", str(tmp_path), "--json", "-q"),
         )
@@ -85,11 +85,11 @@ def test_compare_two_urls(desk: Desk, tmp_path: Path) -> None:
     assert document["pairs"] == 3
 
 
-def test_unfair_arms_are_refused_unless_asked_for(desk: Desk, tmp_path: Path) -> None:
+def test_unfair_arms_are_refused_unless_asked_for(desk: Desk, type_here: Type, tmp_path: Path) -> None:
     with desk.fake(tmp_path, "--max-model-len", "2048") as short, desk.fake(tmp_path, "--refuse-extra") as free:
         asked = ["compare", f"short={short}", f"free={free}", "--workload", brief(tmp_path), "--pairs", "1"]
-        refused = desk.type(*asked, "-o", str(tmp_path / "none"), "--json")
-        told = desk.type(*asked, "--unfair-ok", "-o", str(tmp_path / "out"), "--json")
+        refused = type_here(*asked, "-o", str(tmp_path / "none"), "--json")
+        told = type_here(*asked, "--unfair-ok", "-o", str(tmp_path / "out"), "--json")
     assert refused.code == 2, refused
     assert refused.out == ""
     for words in ("maximum length (short: 2048, free: 4096)", "forced output lengths", "--unfair-ok"):
@@ -98,9 +98,9 @@ def test_unfair_arms_are_refused_unless_asked_for(desk: Desk, tmp_path: Path) ->
     assert sum(text.startswith("UNFAIR: ") for text in told.document["warnings"]) == 2
 
 
-def test_failed_requests_are_misses(desk: Desk, tmp_path: Path) -> None:
+def test_failed_requests_are_misses(desk: Desk, type_here: Type, tmp_path: Path) -> None:
     with desk.fake(tmp_path, "--fail-every", "2") as url:
-        typed = desk.type(
+        typed = type_here(
             *("run", f"mine={url}", "--workload", brief(tmp_path), "-o", str(tmp_path), "--json"),
             *("--slo", "errors <= 1%", "--slo", "ttft p90 <= 2s", "--fail-on", "slo"),
         )
@@ -184,12 +184,12 @@ def test_a_server_that_died_is_started_again_before_its_next_run(desk: Desk, tmp
     assert not desk.leftovers()
 
 
-def test_a_closed_loop_with_real_prompts(desk: Desk, tmp_path: Path) -> None:
+def test_a_closed_loop_with_real_prompts(desk: Desk, type_here: Type, tmp_path: Path) -> None:
     """Three streams for a second; the texts of the file arrive as they are, and the manifest says what that means."""
     lines = [json.dumps({"prompt": " ".join(["word"] * n)}) for n in range(5, 45)]
     (tmp_path / "prompts.jsonl").write_text("\n".join(lines))
     with desk.fake(tmp_path) as url:
-        typed = desk.type(
+        typed = type_here(
             *("run", "--base-url", url, "--workload", brief(tmp_path), "--arrivals", "closed", "--concurrency", "3"),
             *("--duration", "1s", "--prompts", str(tmp_path / "prompts.jsonl"), "-o", str(tmp_path), "--json"),
         )

@@ -12,12 +12,15 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
+
+from pdbench.cli.main import run
 
 ROOT = Path(__file__).resolve().parents[2]
 FAKE = ROOT / "tests" / "e2e" / "fake_server.py"
@@ -110,6 +113,27 @@ class Desk:
             with suppress(psutil.Error):
                 found.append(" ".join(process.cmdline()))
         return found
+
+
+Type = Callable[..., Typed]
+
+
+@pytest.fixture
+def type_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Type]:
+    """Types a command into this very process; at the end, no process that it started may be left."""
+    for name in [name for name in os.environ if name.startswith("PDBENCH_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.chdir(ROOT)
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+
+    def typed(*args: str) -> Typed:
+        code = run(list(args))
+        shown = capsys.readouterr()
+        return Typed(list(args), code, shown.out, shown.err)
+
+    yield typed
+    assert {child.pid for child in psutil.Process().children(recursive=True)} <= before
 
 
 def until(holds: Any, what: str, deadline_s: float = 30.0) -> None:
