@@ -133,6 +133,14 @@ class Conductor:
         environment.events.test_start.add_listener(self.start)
         environment.events.test_stopping.add_listener(self.finish)
         environment.events.quitting.add_listener(self.finish)
+        if environment.web_ui is not None:
+            environment.web_ui.app.after_request(self._disarm)
+
+    def _disarm(self, response: Any) -> Any:
+        """Locust's form arms a timer for its run time at every edit as well, which starts no test."""
+        if self._greenlet is not None and not self._greenlet.dead:
+            self._environment.web_ui._cancel_run_time_timer()
+        return response
 
     def start(self, **_: Any) -> None:
         if self._greenlet is None or self._greenlet.dead:

@@ -28,7 +28,7 @@ _SOURCES = (
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",  # with no-referrer a form is sent with Origin: null
     "Cross-Origin-Resource-Policy": "same-origin",
     "Content-Security-Policy": "; ".join(_SOURCES),
 }

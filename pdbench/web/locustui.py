@@ -130,6 +130,7 @@ _DRESS = """\
   .MuiFormControl-root:has(input[name=host]), .MuiAccordion-root:has(input[name=runTime]), a[href*="aka.ms"] {
     display: none !important;
   }
+  main { padding-bottom: 44px; }
   #pdbench-live {
     position: fixed; left: 12px; bottom: 5px; z-index: 1200; padding: 4px 14px; border-radius: 99px;
     font: 600 13px/1.6 system-ui, sans-serif; color: #fff; background: #15803d; text-decoration: none;
@@ -165,9 +166,11 @@ def _guard(page: Page, account: Account | None) -> None:
     def before() -> Any:
         if why := refusal(request.method, dict(request.headers), page.host):
             return Response(why, 403, mimetype="text/plain")
+        if request.path == "/favicon.ico":
+            return Response(status=204)
         if account is None or request.endpoint in _OPEN or current_user.is_authenticated:
             return None
-        if request.method == "GET" and request.accept_mimetypes.accept_html:
+        if request.method == "GET" and "text/html" in request.headers.get("Accept", ""):
             return redirect(url_for("locust.login"))
         return Response("log in first", 401, mimetype="text/plain")
 

@@ -19,21 +19,29 @@ _KINDS = {"prefill": "prefill", "mixed": "prefill", "decode": "decode"}
 
 
 def reading(state: Mapping[str, Any], before: Mapping[str, Any] | None, elapsed_ns: int) -> dict[str, float]:
-    """``queue_prefill``, ``queue_decode`` and, with an earlier state, ``busy_prefill``, ``busy_decode`` in 0..1: the
-    mean over the role's workers since then. What the state does not tell is left out."""
-    found: dict[str, float] = {}
-    queues = state.get("queues") or {}
-    for name, column in (("prefill", "queue_prefill"), ("handoff", "queue_decode")):
-        if isinstance(queues.get(name), int | float):
-            found[column] = float(queues[name])
-    if "decode" not in (state.get("roles") or {}):
-        found.pop("queue_decode", None)  # nothing is handed over
+    """``queue_prefill``, ``queue_decode``: requests that wait for a phase or are in it; and, with an earlier state,
+    ``busy_prefill``, ``busy_decode`` in 0..1: the mean over the role's workers since then. What the state does not tell
+    is left out."""
+    found = _queues(state)
     old = (before or {}).get("roles") or {}
     for role, now in (state.get("roles") or {}).items():
         kind, then = _KINDS.get(role), old.get(role)
         spent = now.get("busy_ns", 0) - then.get("busy_ns", 0) if then else -1
         if kind and spent >= 0 and elapsed_ns > 0 and now.get("workers"):
             found[f"busy_{kind}"] = round(min(1.0, spent / (elapsed_ns * now["workers"])), 4)
+    return found
+
+
+def _queues(state: Mapping[str, Any]) -> dict[str, float]:
+    """The router's queues, and what its workers have taken."""
+    queues, found = state.get("queues") or {}, dict[str, float]()
+    for row in state.get("workers") or []:
+        kind, live = _KINDS.get(row.get("role")), row.get("live")
+        if kind and isinstance(live, int | float):
+            found[f"queue_{kind}"] = found.get(f"queue_{kind}", 0.0) + live
+    for name, column in (("prefill", "queue_prefill"), ("handoff", "queue_decode")):
+        if column in found and isinstance(queues.get(name), int | float):
+            found[column] += queues[name]
     return found
 
 

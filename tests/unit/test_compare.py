@@ -13,6 +13,7 @@ import pytest
 from pdbench import schema
 from pdbench.compare import Outcome, compare
 from pdbench.errors import BackendStartError, UsageError, WorkersMissingError
+from pdbench.load.outcome import Edit
 from pdbench.measure.validity import Reason, Validity, of_reasons
 from pdbench.run import RunContext, RunResult
 from pdbench.settings import Budget
@@ -220,3 +221,31 @@ def test_a_server_that_stays_away_costs_only_its_saturation(monkeypatch: pytest.
     outcome = compare(theatre.backends(), load(), settings(tmp_path, saturate=True), Notes())
     assert outcome.document["validity"]["status"] == "VALID"
     assert outcome.document["arms"]["b"]["saturation"]["warnings"] == ["the server did not start again"]
+
+
+def test_a_rate_that_was_edited_makes_it_invalid_and_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    theatre = Theatre({"a": 80.0, "b": 320.0})
+    real = theatre.run_plan
+
+    def edited(arm: Arm, plan: Plan, pair: int, ctx: RunContext) -> RunResult:
+        edits = (Edit(2_500_000_000, 2.0), Edit(3_000_000_000, 0.25)) if (arm.name, pair) == ("b", 1) else ()
+        return replace(real(arm, plan, pair, ctx), edits=edits)
+
+    monkeypatch.setattr(theatre, "run_plan", edited)
+    outcome = play(monkeypatch, tmp_path, theatre)
+    document, rate = outcome.document, load().arrivals.rate
+    assert rate is not None
+    assert document["edits"] == [
+        {"arm": "b", "pair": 1, "at_s": 2.5, "factor": 2.0, "rate": 2 * rate},
+        {"arm": "b", "pair": 1, "at_s": 3.0, "factor": 0.25, "rate": rate / 2},
+    ]
+    (reason,) = document["validity"]["reasons"]
+    assert reason["message"] == "b: the rate was edited while it ran"
+    assert reason["remedy"]
+    assert {item["verdict"] for item in document["comparisons"]} == {"not resolved"}
+    assert outcome.exit_code == 12
+    assert any(text.startswith("b, pair 2: the rate was edited to ") for text in document["warnings"])
+    manifest = json.loads((outcome.run_dir / "manifest.json").read_text())
+    jsonschema.validate(manifest, schema.load("manifest"))
+    assert manifest["edits"] == document["edits"]
+    assert "edits" not in play(monkeypatch, tmp_path, Theatre({"a": 80.0, "b": 320.0})).document

@@ -18,6 +18,8 @@ class Form:
 
     def __init__(self) -> None:
         self.armed = False
+        self.after: list[Any] = []
+        self.app = SimpleNamespace(after_request=self.after.append)
 
     def _cancel_run_time_timer(self) -> None:
         self.armed = False
@@ -49,6 +51,20 @@ def test_a_run_time_of_the_form_is_a_duration_and_cuts_nothing_off(monkeypatch: 
         made.start()
         assert asked(made, options) == ["--duration", duration]
         assert (options.run_time, form.armed) == (None, False)
+
+
+def test_an_edit_of_the_form_cuts_nothing_off_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pdbench.locustfile.gevent.spawn", lambda _: SimpleNamespace(dead=False))
+    form = Form()
+    made, _ = conductor(60, form)
+    (after,) = form.after
+    form.armed = True
+    assert after("answer") == "answer"
+    assert form.armed, "no run goes: Locust's own to decide"
+    made.start()
+    form.armed = True
+    after("answer")
+    assert not form.armed
 
 
 def test_without_a_web_form_the_command_line_says_it(monkeypatch: pytest.MonkeyPatch) -> None:

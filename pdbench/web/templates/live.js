@@ -81,6 +81,7 @@
     byId("state").textContent = news.state;
     news.arms.forEach(card);
     stream(news.points);
+    if (!since && news.next) { setTimeout(window.pdbenchPaint, 300); }
     since = news.next;
     var pre = byId("events"), below = pre.scrollHeight - pre.scrollTop - pre.clientHeight < 20;
     pre.textContent = news.events.map(function (one) { return one.at_s.toFixed(1).padStart(7) + " s  " + one.text; }).join("\n");

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -86,3 +87,61 @@ def test_never_more_streams_than_the_curve_says(
             assert busy <= wanted
         assert busy >= min(wanted, busy + count - given_out)
     assert given_out <= count
+
+
+@pytest.mark.parametrize(
+    ("at_ns", "factor", "now", "left"),
+    [
+        (100, 2.0, 50, [100, 150, 200]),
+        (100, 0.5, 50, [100, 300, 500]),
+        (150, 2.0, 50, [100, 175, 225]),  # what is due before the instant stays
+        (50, 2.0, 150, [100, 175, 225]),  # told late: nothing falls due in the past
+        (400, 2.0, 50, [100, 200, 300]),  # after the end there is nothing to change
+        (0, 1.0, 0, [100, 200, 300]),
+    ],
+)
+def test_what_is_left_comes_faster_or_slower(at_ns: int, factor: float, now: int, left: list[int]) -> None:
+    given = [10, 100, 200, 300]
+    offer = OpenLoop(given)
+    assert offer.pop(20) == 10
+    offer.retime(at_ns, factor, now)
+    assert (offer.due_ns, offer.last_ns, offer.coming(999)) == (left[0], left[-1], 3)
+    assert [offer.pop(999) for _ in range(4)] == [*left, None]
+    assert given == [10, 100, 200, 300], "the plan itself stays"
+    offer.retime(at_ns, factor, now)
+    assert (offer.due_ns, offer.over) == (NEVER_NS, True)
+
+
+def test_a_closed_loop_has_no_rate() -> None:
+    offer = ClosedLoop([(100, 1)], 2)
+    offer.retime(0, 9.0, 50)
+    assert (offer.due_ns, offer.pop(99)) == (100, None)
+
+
+@given(
+    gaps=st.lists(st.integers(0, 10**9), min_size=1, max_size=30),
+    edits=st.lists(st.tuples(st.integers(0, 2 * 10**9), st.floats(0.01, 100.0)), max_size=5),
+    step=st.integers(1, 10**9),
+)
+def test_no_request_is_lost_doubled_or_reordered_by_edits(
+    gaps: list[int], edits: list[tuple[int, float]], step: int
+) -> None:
+    due, at = [], 0
+    for gap in gaps:
+        at += gap
+        due.append(at)
+    offer, now, given_out = OpenLoop(due), 0, []
+    for ahead_ns, factor in edits:
+        while (one := offer.pop(now)) is not None:
+            given_out.append(one)
+        kept = [one for one in offer._due[offer._at :] if one <= now + ahead_ns]
+        offer.retime(now + ahead_ns, factor, now)
+        left = offer._due[offer._at :]
+        assert left[: len(kept)] == kept
+        assert all(one >= now + ahead_ns for one in left[len(kept) :])
+        now += step
+    while (one := offer.pop(1 << 61)) is not None:
+        given_out.append(one)
+    assert len(given_out) == len(due)
+    assert given_out == sorted(given_out)
+    assert offer.over

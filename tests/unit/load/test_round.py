@@ -15,6 +15,7 @@ import pytest
 from pdbench.errors import UsageError
 from pdbench.load import round as rounds
 from pdbench.load.delta import EngineFacts, Final
+from pdbench.load.drive import retimed
 from pdbench.load.job import Job
 from pdbench.load.journal import MAGIC
 from pdbench.load.lag import LagSummary
@@ -27,6 +28,7 @@ from pdbench.load.messages import (
     JournalPart,
     Ping,
     Pong,
+    Repace,
     RunDone,
     our_hello,
 )  # fmt: skip
@@ -216,3 +218,37 @@ def test_a_server_on_our_loopback_is_not_offered_to_other_hosts(tmp_path: Path) 
     local = job(4, journal=str(tmp_path / "journal"))
     with pytest.raises(UsageError, match="another host"):
         Round(played, played.members, local)  # type: ignore[arg-type]
+
+
+def test_an_edit_goes_to_all_workers_at_one_instant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    played, whole = Played(far=1), asked(tmp_path)
+    whole = msgspec.structs.replace(whole, scheduled_ns=[10_000_000_000 * i for i in range(len(whole))])
+    one = Round(played, played.members, whole)  # type: ignore[arg-type]
+    assert one.retime(2.0) is None, "there is nothing to edit before t0"
+    held: list[tuple[Member, Go]] = []
+    work, start = played._work, one._start
+    monkeypatch.setattr(played, "_work", lambda member, message: held.append((member, message)))
+
+    def start_and_edit() -> None:
+        start()
+        assert one.retime(2.0) is not None
+        assert one.retime(0.25) is not None
+        for member, message in held:
+            work(member, message)
+
+    monkeypatch.setattr(one, "_start", start_and_edit)
+    outcome = one.play(None, None)
+    told = [message for message in played.heard if isinstance(message, Repace)]
+    assert [(message.factor, edit.factor) for message, edit in zip(told[::2], outcome.edits, strict=True)] == [
+        (2.0, 2.0), (0.25, 0.25)
+    ]  # fmt: skip
+    near, far = told[0].at_ns, told[1].at_ns
+    assert near - outcome.t0_ns == outcome.edits[0].at_ns >= 0
+    assert abs(far - near - FAR_NS) <= outcome.workers[1].rtt_ns, "each on its own clock"
+    assert (outcome.status, one.lost) == ("complete", [])
+    assert len([message for message in played.heard if isinstance(message, Repace)]) == 4
+
+
+def test_edits_make_a_plan_longer_or_shorter() -> None:
+    assert retimed(50, 100, 2.0) == 50
+    assert (retimed(200, 100, 2.0), retimed(200, 100, 0.5)) == (150, 300)
