@@ -89,6 +89,13 @@ class Page:
         return self.kind not in _MANY_LOADS
 
     @property
+    def same_plans(self) -> bool:
+        """Whether all arms were offered the same work, so that they may be held against each other."""
+        runs = {id(arm.run): arm.run for arm in self.arms}.values()
+        plans = [(run.manifest or {}).get("plan_hashes") for run in runs]
+        return len(plans) < 2 or (bool(plans[0]) and all(one == plans[0] for one in plans))
+
+    @property
     def simulated(self) -> bool:
         return bool(self.document.get("simulated")) or any(arm.simulated for arm in self.arms)
 
@@ -121,6 +128,8 @@ class Page:
         argv = [str(word) for word in (self.main.manifest or {}).get("argv") or []]
         names = {arm.name for arm in self.arms}
         kept = ["pdbench", verb, *(word for word in argv if word.partition("=")[0] in names)]
+        if "--base-url" in argv[:-1] and verb != "run":
+            kept.append(f"{self.arms[0].name}={argv[argv.index('--base-url') + 1]}")
         for option in ("--workload", "-w"):
             if option in argv[:-1]:
                 kept += [option, argv[argv.index(option) + 1]]

@@ -81,6 +81,8 @@ def _kicker(page: Page) -> list[str]:
         said.append(words.plural(int(document["pairs"]), "pair"))
     if (requests := workload.get("num_requests")) is not None:
         said.append(f"{words.plural(int(requests), 'request')} a run")
+    if len(page.runs) > 1:
+        said.append(f"newest of {len(page.runs)} runs")
     if when := started(page.main.name):
         said.append(when)
     return said

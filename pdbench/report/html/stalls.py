@@ -34,7 +34,7 @@ def section(page: Page) -> Section | None:
     limit_ms = stall_limit_ms([numbers for _, numbers in known])
     slo_ms = slo_limit_ms(parse_objectives([str(text) for text in page.document.get("slo") or []]))
     common = set.intersection(*(set(numbers.measured().pairs) for _, numbers in known))
-    blocks: list[Block] = [_text(limit_ms, bool(common))]
+    blocks: list[Block] = [_text(limit_ms, bool(common) and len(known) > 1 and page.same_plans)]
     rows: list[list[Cell | str]] = []
     views = []
     for arm, numbers in known:

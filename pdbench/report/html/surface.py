@@ -25,6 +25,10 @@ _GREY = "#8C8C8C"
 def section(page: Page) -> Section | None:
     if not page.one_load:
         return None
+    if not page.same_plans:
+        why = "These runs offered different work, so their requests cannot be held against each other."
+        hint = "pdbench compare ONE OTHER"
+        return Section("surface", _TITLE, [Missing("No comparison.", why, hint)])
     arms = {arm.label: arm for arm in page.arms}
     found = grid(
         {label: arm.numbers for label, arm in arms.items()},

@@ -19,7 +19,9 @@ def section(page: Page) -> Section:
     reasons = (document.get("validity") or {}).get("reasons") or []
     if reasons:
         blocks.append(Points([_pair(reason) for reason in reasons], "bad"))
-    notes = [(str(note), "") for run in page.runs for note in run.notes] + [(text, "") for text in warnings_of(page)]
+    several = len(page.runs) > 1
+    notes = [(f"{run.name}: {note}" if several else str(note), "") for run in page.runs for note in run.notes]
+    notes += [(text, "") for text in warnings_of(page)]
     if notes:
         blocks.append(Points(notes, "warn"))
     blocks += _died(page)

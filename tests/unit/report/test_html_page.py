@@ -221,6 +221,20 @@ def test_several_runs_show_a_trend_and_the_newest_in_full(tmp_path: Path) -> Non
     assert "3 Jan" in "".join(read.text) or newer in read.sections["trend"]
 
 
+def test_single_runs_stand_side_by_side_and_are_compared_only_under_one_plan(tmp_path: Path) -> None:
+    paths = [
+        write_run(tmp_path, arms=(arm,), name=f"2026010{day}T030405Z-chat-1a2b3c4", pairs=1)
+        for day, arm in ((2, "one"), (3, "two"))
+    ]
+    read = shown(*paths)
+    assert "one: objectives" in read.sections["slo"]
+    assert "two: objectives" in read.sections["slo"]
+    assert "two against one" in read.sections["surface"]
+    manifest = paths[1] / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("abab", "cdcd"))
+    assert "different work" in shown(*paths).sections["surface"]
+
+
 def test_a_price_becomes_money(whole: Path) -> None:
     assert "2.5 a device-hour" in shown(whole, price=2.5).sections["cost"]
 
