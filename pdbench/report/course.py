@@ -45,7 +45,7 @@ class Course:
     def left_s(self, now_s: float) -> float | None:
         """The rest, if it goes on as it went."""
         share = self.share()
-        if share is None or self._first_s is None or share < _ENOUGH or now_s - self._first_s < _ENOUGH_S:
+        if share is None or self._first_s is None or not _ENOUGH <= share < 1 or now_s - self._first_s < _ENOUGH_S:
             return None
         return (now_s - self._first_s) * (1 - share) / share
 

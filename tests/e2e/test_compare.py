@@ -209,7 +209,8 @@ def workers_of(desk: Desk) -> list[psutil.Process]:
 def test_a_worker_that_dies_mid_run_is_told_and_replaced(tmp_path: Path) -> None:
     desk = Desk()
     paths = small_backends(tmp_path)
-    load = WORKLOAD.replace(f"num_requests: {MEASURED}", "num_requests: 24").replace(f"warmup: {WARM}", "warmup: 0")
+    load = WORKLOAD.replace(f"num_requests: {MEASURED}", "num_requests: 24").replace("rate: 6", "rate: 8")
+    load = load.replace(f"warmup: {WARM}", "warmup: 0")
     (tmp_path / "small.yaml").write_text(load)
     with desk.fake(tmp_path) as url:  # a neighbour that starts at once
         process = desk.start(

@@ -266,7 +266,8 @@ def test_the_reference_engine_that_drops_requests_fails(desk: Desk, tmp_path: Pa
     failed = ET.parse(tmp_path / "j.xml").findall(".//failure")
     assert failed
     probes = pd.read_parquet(out / document["run"] / "probes.parquet")
-    assert len(probes) == 12 * 3, "three kernels before each of twelve runs"
+    runs = 2 * (document["pairs"] + len(document["set_aside"]))  # a busy machine may have a pair run again
+    assert len(probes) == 3 * runs >= 36, "three kernels before each run"
     assert set(probes["kernel"]) == {"gemm", "copy", "transfer"}
     assert (probes["seconds"] > 0).all()
     assert not desk.leftovers()

@@ -74,6 +74,7 @@ def test_lines_tell_what_is_left() -> None:
             "25 % done, about 1:30 left",
         ),
         ("at most", [ArmView("a", "running", 7, 16, 50, 50)], 60, "at most 1:00 left"),
+        ("all", [ArmView("a", "complete", 1, 2, 9, 9)], 90, "100 % done"),
         ("open", [ArmView("a", "running", 0, 1, 50, 100)], 60, ""),
         # a pair that is run again has a number beyond those that were planned
         ("all", [ArmView("a", "running", 2, 3, 0, 9), ArmView("b", "complete", 1, 2, 9, 9)], 60, ""),
