@@ -143,7 +143,7 @@ def quick(bench: Bench, text: str) -> None:
 
 
 def interference(bench: Bench, text: str) -> None:
-    bench.load(text, f"a={bench.url}", f"b={bench.url}", "--pairs", "1")
+    bench.load(text, f"a={bench.url}", f"b={bench.url}", "--pairs", "1", "--warmup", "0", "--output-tokens", "8")
 
 
 def foreign(bench: Bench, text: str) -> None:
@@ -175,12 +175,12 @@ def surface(bench: Bench, text: str) -> None:
 
 
 def web(bench: Bench, text: str) -> None:
-    """It answers, and Ctrl-C ends it."""
-    port = str(int(bench.url.rsplit(":", 1)[1]) % 20000 + 20000)
-    process = bench.desk.start(*shlex.split(text)[1:], "--web-port", port)
+    """It says where it is, answers there, and Ctrl-C ends it."""
+    process = bench.desk.start(*shlex.split(text)[1:], "--web-port", "0")
+    assert process.stderr
     try:
-        until(lambda: process.poll() is not None or answers(f"http://127.0.0.1:{port}/"), "the page", 60)
-        assert process.poll() is None, process.communicate()[1]
+        said = next((line for line in process.stderr if "http://" in line), "")
+        assert answers(re.findall(r"http://[\d.:]+", said)[0])
     finally:
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)
