@@ -43,3 +43,13 @@ def test_the_files_of_the_tutorial_are_good(tmp_path: Path, capsys: pytest.Captu
         kind = "backends" if "engine:" in body else "workloads"
         assert pdbench([kind, "check", str(tmp_path / name)]) == 0
     assert capsys.readouterr().out.count("2 devices") == 2
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_links_and_pictures_exist(page: str) -> None:
+    """mkdocs looks after the pages under docs/; these two it does not know."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    found = re.findall(r"\]\(([^)#]+)[^)]*\)|src=\"([^\"]+)\"", text)
+    paths = {a or b for a, b in found if not (a or b).startswith("http")}
+    assert paths
+    assert [path for path in sorted(paths) if not (ROOT / path).exists()] == []
