@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pdbench.report import words
 from pdbench.sentence import percent
 
 Document = Mapping[str, Any]
@@ -18,6 +19,7 @@ Document = Mapping[str, Any]
 _LATENCIES = (("TTFT", "ttft_ms"), ("TPOT", "tpot_ms"), ("TBT", "tbt_ms"), ("worst gap", "worst_gap_ms"))
 _OBJECTIVE = re.compile(r"^(?P<metric>\w+) (?P<stat>p\d+) <= .+$")
 _SPECIAL = re.compile(r"([\\`*_\[\]|#~!>])")
+_SIGNS = {"met": "✅ ", "missed": "❌ "}
 _MOST = 20
 """Reasons or warnings beyond this many are counted, not listed."""
 
@@ -56,11 +58,11 @@ def slo_table(document: Document, arms: Mapping[str, Document]) -> list[str]:
     rows.append(_row("requests ok / failed", [_counts(arm) for arm in arms.values()]))
     if any("joint" in (arm.get("attainment") or {}) for arm in arms.values()):
         rows.append(_row("all of the SLO", [_share(arm, "joint") for arm in arms.values()]))
-    judged = set()
+    judged, valid = set(), words.is_valid(document)
     for text in document.get("slo", ()):
         match = _OBJECTIVE.match(str(text))
         judged.add((f"{match['metric']}_ms", match["stat"]) if match else None)
-        rows.append(_row(str(text), [_judged(arm, str(text)) for arm in arms.values()]))
+        rows.append(_row(str(text), [_judged(arm, str(text), valid=valid) for arm in arms.values()]))
     for label, key in _LATENCIES:
         if (key, "p90") not in judged and any(key in arm for arm in arms.values()):
             rows.append(_row(f"{label} P90", [_latency(arm, key, "p90") for arm in arms.values()]))
@@ -68,9 +70,10 @@ def slo_table(document: Document, arms: Mapping[str, Document]) -> list[str]:
 
 
 def changes_table(document: Document) -> list[str]:
-    """Every change with its interval and its verdict; positive is slower, but for attainment, where up is good."""
+    """Every change with its interval and its verdict; positive is slower, but for attainment, where up is good. Nothing
+    of what is not VALID: no verdict is given, whatever was stored."""
     items = document.get("comparisons") or ()
-    if not items:
+    if not items or not words.is_valid(document):
         return []
     rows = ["| change | metric | effect | interval | verdict |", "|---|---|---:|---:|---|"]
     for item in items:
@@ -82,10 +85,11 @@ def changes_table(document: Document) -> list[str]:
 
 
 def goodput_table(document: Document) -> list[str]:
-    """Goodput an arm, with its interval, and the ratios."""
+    """Goodput an arm, with its interval, and the ratios; no goodput of a search that is not VALID."""
+    valid = words.is_valid(document)
     rows = ["| arm | devices | goodput, req/s | interval | per device | runs used |", "|---|---:|---:|---:|---:|---:|"]
     for name, arm in document["arms"].items():
-        found = arm["goodput"]
+        found = arm["goodput"] if valid else None
         figures = ["n/a", "n/a", "n/a"]
         if found:
             sign = {"above": "> ", "below": "< "}.get(found["where"], "")
@@ -96,7 +100,7 @@ def goodput_table(document: Document) -> list[str]:
         f"{safe(one['head'])} over {safe(one['base'])}, per device: {one['ratio']:.3g} times"
         f" ({_ends(one['interval'])}), {safe(one['verdict'])}"
         for one in document.get("ratios", ())
-        if one["ratio"] is not None
+        if valid and one["ratio"] is not None
     ]
     return [*rows, "", *_listed(ratios)]
 
@@ -129,7 +133,9 @@ def safe(text: Any) -> str:
 def _workload(document: Document) -> str:
     workload = document.get("workload") or {}
     rate = (workload.get("arrivals") or {}).get("rate")
-    return str(workload.get("name", document.get("run", ""))) + (f", {rate:g} req/s" if rate is not None else "")
+    # A search tries many rates: the workload's own says nothing of it.
+    shown = f", {rate:g} req/s" if rate is not None and document.get("kind") != "search" else ""
+    return str(workload.get("name", document.get("run", ""))) + shown
 
 
 def _listed(texts: Sequence[str]) -> list[str]:
@@ -148,14 +154,14 @@ def _counts(arm: Document) -> str:
     return f"{requests.get('ok', 0)} / {requests.get('failed', 0)}"
 
 
-def _judged(arm: Document, objective: str) -> str:
-    met = (arm.get("slo_met") or {}).get(objective)
-    if met is None:
+def _judged(arm: Document, objective: str, *, valid: bool) -> str:
+    word = words.outcome(arm, objective, valid=valid)
+    if not word:
         return "n/a"
     match = _OBJECTIVE.match(objective)
     figure = _latency(arm, f"{match['metric']}_ms", match["stat"]) if match else "n/a"
     figures = [_share(arm, objective)] if figure == "n/a" else [figure, _share(arm, objective)]
-    return f"{'✅ met' if met else '❌ missed'} ({', '.join(figures)})"
+    return f"{_SIGNS.get(word, '')}{word} ({', '.join(figures)})"
 
 
 def _share(arm: Document, objective: str) -> str:

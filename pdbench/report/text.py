@@ -15,6 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from pdbench.report import words
 from pdbench.report.clean import cleaned
 from pdbench.report.grid import Blocks, Cell, Grid, Line, Prose, line
 from pdbench.sentence import percent
@@ -30,6 +31,7 @@ _LATENCIES = (
 )
 _WAITED = 0.5  # a client that waits for its core half of the time it wants to run says so
 _FINE = 5.0  # intervals narrower than this show a decimal
+_OUTCOMES = {"met": ("✓ met", "green"), "missed": ("✗ missed", "red")}
 _VERDICT_STYLE = {"better": "green", "worse": "red"}
 
 
@@ -125,25 +127,26 @@ def _grid(document: Document, names: Sequence[str]) -> Grid:
 def _objective_rows(grid: Grid, document: Document, arms: dict[str, Document]) -> None:
     """``ttft p90 <= 400ms | 310 ✓ met | 460 ✗ missed``, and below it the share of requests within the limit."""
     grid.heading("SLO")
+    valid = words.is_valid(document)
     for text in document.get("slo", []):
-        grid.add(text, [_judged(arm, text) for arm in arms.values()])
+        grid.add(text, [_judged(arm, text, valid=valid) for arm in arms.values()])
 
 
-def _judged(arm: Document, text: str) -> tuple[Line, ...]:
-    met = arm.get("slo_met", {}).get(text)
-    if met is None:
+def _judged(arm: Document, text: str, *, valid: bool) -> tuple[Line, ...]:
+    found = words.outcome(arm, text, valid=valid)
+    if not found:
         return (line("n/a"),)
     match = _OBJECTIVE.match(text)
     value = _of(arm, f"{match['metric']}_ms", match["stat"]) if match else "n/a"
-    word = Text("✓ met" if met else "✗ missed", style="green" if met else "red")
+    word = Text(*_OUTCOMES.get(found, (found, "")))
     share = _share(arm, text)
     return (Line((*share.parts, word)),) if value == "n/a" else (line(value, word), share)
 
 
 def _comparison_rows(grid: Grid, document: Document, names: Sequence[str]) -> None:
-    """Change against the base, with interval and verdict, a row a metric."""
+    """Change against the base, with interval and verdict, a row a metric; nothing of what is not VALID."""
     every = document.get("comparisons") or []
-    if not every:
+    if not every or not words.is_valid(document):
         return
     level = every[0].get("level", 0.95)  # planned looks have levels of their own
     grid.heading(f"change against {every[0]['base']} (* primary){'' if level == 0.95 else f', {100 * level:g} %'}")

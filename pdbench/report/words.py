@@ -16,6 +16,7 @@ from pdbench.sentence import percent
 
 INFINITE = "∞"
 NOTHING = "–"
+NO_VERDICT = "no verdict"
 _NARROW = 0.02  # an interval narrower than this shows a decimal
 
 _COMPARED = re.compile(r"^(?P<metric>\w+)_(?P<stat>p\d+)$")
@@ -30,6 +31,24 @@ _SIGNS = {"better": "▲", "worse": "▼", "equivalent": "="}
 def tone(word: str) -> str:
     """``good``, ``bad``, ``warn`` or nothing; the word itself always stands beside it."""
     return _TONES.get(word, "")
+
+
+def is_valid(document: Mapping[str, Any]) -> bool:
+    """Whether a document's figures carry verdicts: only where it says VALID of itself."""
+    validity = document.get("validity")
+    return isinstance(validity, Mapping) and validity.get("status") == "VALID"
+
+
+def outcome(entry: Mapping[str, Any], objective: str, *, valid: bool) -> str:
+    """``met``, ``missed``, or ``no verdict`` of a run that is not VALID; ``""`` where the objective does not apply.
+
+    ``entry`` is an arm of a document. Every report asks here, so that no two say different things of one run."""
+    met = (entry.get("slo_met") or {}).get(objective)
+    if met is None:
+        return ""
+    if not valid:
+        return NO_VERDICT
+    return "met" if met else "missed"
 
 
 def sign(verdict: str) -> str:

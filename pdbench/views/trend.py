@@ -120,6 +120,9 @@ def _point(document: Document, date: datetime | None, name: str, arm: Document) 
 
 
 def _verdicts(document: Document, date: datetime | None) -> list[TrendVerdict]:
+    """None of a run that is not VALID, whatever words were stored."""
+    if (document.get("validity") or {}).get("status") != "VALID":
+        return []
     run, kind = str(document.get("run", "")), str(document["kind"])
     found = [
         TrendVerdict(

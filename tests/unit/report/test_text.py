@@ -242,6 +242,15 @@ def test_invalid_is_said_first() -> None:
     assert text.splitlines()[0].endswith(": INVALID, no verdict")
 
 
+@pytest.mark.parametrize("validity", [INVALID, {}, {"status": "odd"}])
+def test_only_a_valid_run_meets_or_misses(validity: dict[str, Any]) -> None:
+    arms = {"base": arm(0.95), "split": arm(0.61)}
+    text = drawn(compare_document(arms, [change("split", "ttft_p90", "worse")], validity))
+    assert row(text, SLO[0]).count("no verdict") == 2
+    for word in ("met", "missed", "worse", "change against"):
+        assert word not in text.replace("metric", "")
+
+
 @pytest.mark.parametrize(
     "document",
     [
