@@ -1,7 +1,7 @@
 """How much a stream's next token is late for the prompt tokens that ran meanwhile: points, and a median by size.
 
 ``measure.interference`` gives one arm one figure; here are the gaps behind it, each against the prompt tokens its own
-worker ran inside it (``tokens``) and against those that other workers ran meanwhile (``elsewhere``).
+worker ran inside it (``tokens``). What other workers ran meanwhile is left to the figure.
 """
 
 from __future__ import annotations
@@ -35,16 +35,13 @@ class Bin:
 
 @dataclass(frozen=True, slots=True)
 class Interference:
-    """One arm. Points: prompt tokens inside a gap (own worker, other workers) against the gap; thinned, extremes kept.
-    ``bins`` and ``elsewhere_bins``: medians by size, the first of them without prompt tokens. ``gaps``: how many the
-    bins rest on. ``note``: what is missing or left out."""
+    """One arm. Points: prompt tokens its own worker ran inside a gap against the gap; thinned, extremes kept. ``bins``:
+    medians by size, the first of them without prompt tokens. ``gaps``: how many the bins rest on. ``note``: what is
+    missing or left out."""
 
     tokens: Floats
     gap_ms: Floats
-    elsewhere: Floats
-    elsewhere_gap_ms: Floats
     bins: tuple[Bin, ...]
-    elsewhere_bins: tuple[Bin, ...]
     gaps: int
     disturbed: int
     note: str = ""
@@ -57,17 +54,16 @@ def interference(lifecycles: pd.DataFrame, steps: pd.DataFrame, *, limit: int = 
     """Of one arm, all its runs pooled; warm-up streams left out where they are known (their prompts still disturb)."""
     if not len(lifecycles) or not len(steps):
         note = "no server data: only pdserve tells its steps"
-        return Interference(_NONE, _NONE, _NONE, _NONE, (), (), 0, 0, note)
+        return Interference(_NONE, _NONE, (), 0, 0, note)
     kept = lifecycles
     if "warmup" in kept:
         kept = kept.loc[~kept["warmup"].to_numpy(dtype=bool)]
     every = max(1, int(np.nansum(column(kept, "output_tokens"))) // MOST_GAPS)
     gaps = decode_gaps(kept.iloc[::every].reset_index(drop=True), steps)
     gap = floats(gaps["gap_ns"]) / NS_PER_MS
-    own, other = floats(gaps["prefill_tokens"]), floats(gaps["elsewhere_tokens"])
-    quiet = own <= 0
-    shown, beside = thin(own, gap, limit), thin(other[quiet], gap[quiet], limit)
-    disturbed = int((~quiet).sum())
+    own = floats(gaps["prefill_tokens"])
+    shown = thin(own, gap, limit)
+    disturbed = int((own > 0).sum())
     notes = [] if every == 1 else [f"every {every}th request is looked at"]
     if not len(gap):
         notes.append("no stream has two decode tokens")
@@ -76,10 +72,7 @@ def interference(lifecycles: pd.DataFrame, steps: pd.DataFrame, *, limit: int = 
     return Interference(
         tokens=own[shown],
         gap_ms=gap[shown],
-        elsewhere=other[quiet][beside],
-        elsewhere_gap_ms=gap[quiet][beside],
         bins=_bins(own, gap),
-        elsewhere_bins=_bins(other[quiet], gap[quiet]),
         gaps=len(gap),
         disturbed=disturbed,
         note="; ".join(notes),

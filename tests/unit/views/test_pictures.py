@@ -20,7 +20,7 @@ from pdbench.views.handoff import handoff
 from pdbench.views.interference import interference
 from pdbench.views.rates import rates
 from pdbench.views.trend import date_of, trend
-from tests.unit.documents import INVALID, arm, change, compare_document
+from tests.unit.documents import INVALID, VALID, arm, change, compare_document
 from tests.unit.measure.helpers import frames, request
 from tests.unit.measure.serverhelp import lifecycle, server
 from tests.unit.storedhelp import interference_run
@@ -57,7 +57,6 @@ def test_interference_by_arm(run: StoredRun) -> None:
     split = interference(run.lifecycles("disaggregated"), run.steps("disaggregated"))
     assert split.disturbed == 0
     assert "nothing can interfere" in split.note
-    assert split.elsewhere.max() > 0
     assert interference(pd.DataFrame(), pd.DataFrame()).note.startswith("no server data")
 
 
@@ -176,19 +175,21 @@ def test_the_cost_of_a_good_request() -> None:
 
 def test_a_trend_goes_by_date() -> None:
     late = compare_document({"base": arm(0.8), "head": arm(0.9, ttft=None)}, [change("head", "ttft_p90", "worse")])
-    early = {**late, "run": "20251231T235959Z-chat-abcdefg", "comparisons": [], "validity": INVALID}
+    early = {**late, "run": "20251231T235959Z-chat-abcdefg", "validity": INVALID}
     undated = {**early, "run": "by hand"}
     gate = {
-        **early, "kind": "gate", "run": "20260103T000000Z-chat-1", "base": "old", "head": "new",
+        **early, "kind": "gate", "run": "20260103T000000Z-chat-1", "base": "old", "head": "new", "comparisons": [],
+        "validity": VALID,
         "metrics": {"ttft_p90": {"primary": True, "scale": "log_ratio", "effect": 0.1, "lower": 0.0, "upper": 0.2,
                                  "status": "FAIL"}},
     }  # fmt: skip
     other = {"kind": "tune", "run": "t", "arms": {}}
     found = trend([undated, gate, late, other, early])
     assert [point.run for point in found.of("head")] == [early["run"], late["run"], gate["run"], "by hand"]
-    assert [point.valid for point in found.of("head")] == [False, True, False, False]
+    assert [point.valid for point in found.of("head")] == [False, True, True, False]
     assert found.of("head")[1].figures["ttft_p90"] is None
     assert found.of("base")[1].figures["worst_gap_p90"] == 50
+    # Of what is INVALID, no verdict is repeated, whatever was stored.
     assert [(one.metric, one.verdict) for one in found.verdicts] == [("ttft_p90", "worse"), ("ttft_p90", "FAIL")]
     assert found.verdicts[1].interval == (0.0, 0.2)
     assert found.notes == ("t: a tune without latencies",)
