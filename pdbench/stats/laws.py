@@ -46,9 +46,12 @@ def beta_ppf(level: float, a: float, b: float) -> float:
 
 def mann_kendall(values: npt.ArrayLike) -> Trend:
     """Do values in order of time rise? Kendall's tau-b against their places (Mann 1945, *Econometrica* 13:245; Kendall
-    1975, *Rank Correlation Methods*): the exact law without ties, the normal one with them. Needs two that differ."""
+    1975, *Rank Correlation Methods*): the exact law without ties, the normal one with them. Raises
+    ``ValueError`` where no two values differ: they have no order."""
     y = np.asarray(values, dtype=np.float64)
     n = len(y)
+    if n < 2 or (y == y[0]).all():
+        raise ValueError("a trend needs two values that differ")
     later, earlier = np.triu_indices(n, 1)[::-1]
     score = float(np.sign(y[later] - y[earlier]).sum())
     pairs = n * (n - 1) // 2

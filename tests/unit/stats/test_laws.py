@@ -38,6 +38,12 @@ def test_a_trend_is_kendalls(values: list[int]) -> None:
         assert found.p_two_sided == pytest.approx(both.pvalue, rel=1e-6, abs=1e-12)
 
 
+@pytest.mark.parametrize("values", [[], [1.0], [1, 1, 1], [0.5] * 40])
+def test_no_order_is_no_trend(values: list[float]) -> None:
+    with pytest.raises(ValueError, match="two values that differ"):
+        mann_kendall(values)
+
+
 def test_only_rising_and_only_falling() -> None:
     up, down = mann_kendall(range(10)), mann_kendall(range(10, 0, -1))
     assert (up.tau, down.tau) == (1.0, -1.0)
