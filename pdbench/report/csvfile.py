@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -27,7 +28,8 @@ REQUEST_COLUMNS = (
     *_LATENCIES, *_COUNTS, *_TEXTS,
 )  # fmt: skip
 _SPREADS = ("ttft_ms", "service_ttft_ms", "tpot_ms", "tbt_ms", "worst_gap_ms", "e2e_ms", "ttst_ms")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+_FORMULA = frozenset("=+-@")
+_UNSEEN = frozenset({"Zs", "Zl", "Zp", "Cc", "Cf"})
 
 
 def requests_csv(run: StoredRun) -> str:
@@ -108,7 +110,18 @@ def written(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 def cell(value: Any) -> Any:
     """A value as it stands in a cell."""
     if isinstance(value, str):
-        return f"'{value}" if value.lstrip(" ").startswith(_FORMULA) else value
+        return f"'{value}" if _risky(value) else value
     if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
         return ""
     return value
+
+
+def _risky(text: str) -> bool:
+    """Whether a spreadsheet may take it for a formula: it begins with a sign of one, full-width ones among them, behind
+    whatever cannot be seen; or with what ends a cell (a tab or a line's end), behind blanks."""
+    if text[:1].isalnum():
+        return False
+    if text.lstrip(" ")[:1] in ("\t", "\r", "\n"):
+        return True
+    first = next((one for one in text if unicodedata.category(one) not in _UNSEEN), "")
+    return unicodedata.normalize("NFKC", first) in _FORMULA

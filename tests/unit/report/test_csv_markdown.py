@@ -63,7 +63,11 @@ def test_arms_as_csv(tmp_path: Path) -> None:
     ("value", "shown"),
     [
         ("=1+1", "'=1+1"), ("+1", "'+1"), ("-1", "'-1"), ("@x", "'@x"), ("\tx", "'\tx"), ("\r=x", "'\r=x"),
-        ("  =x", "'  =x"), ("plain", "plain"), ("a=b", "a=b"), ("", ""), (-1.5, -1.5), (None, ""), (math.nan, ""),
+        ("  =x", "'  =x"), ("\u00a0=1", "'\u00a0=1"), ("\x0b=1", "'\x0b=1"), ("\u200b=1", "'\u200b=1"),
+        ("\ufeff\u3000@x", "'\ufeff\u3000@x"), ("\uff1d1", "'\uff1d1"), ("\uff0b1", "'\uff0b1"),
+        ("\uff0d1", "'\uff0d1"),
+        (" \uff20x", "' \uff20x"), ("\u00a0x=1", "\u00a0x=1"), (" ", " "),
+        ("plain", "plain"), ("a=b", "a=b"), ("", ""), (-1.5, -1.5), (None, ""), (math.nan, ""),
         (math.inf, math.inf), (0, 0), (False, False),
     ],
 )  # fmt: skip
@@ -89,6 +93,14 @@ def test_a_comparison_as_markdown() -> None:
     assert "| head against base | ttft\\_p90 | infinite | none | worse |" in text
     assert "| head against base | tbt\\_p90 | +10.5 % | none | not resolved |" in text
     assert "6 pairs" in lines[-1]
+
+
+def test_an_invalid_run_has_no_verdict() -> None:
+    """Whatever its document says of single objectives and changes."""
+    text = document_markdown(compare(validity=INVALID))
+    assert "| ttft p90 &lt;= 400ms | no verdict (300 ms, 80 %) | no verdict (infinite, 95 %) |" in text
+    for word in ("✅", "❌", "better", "worse"):
+        assert word not in text
 
 
 def test_invalid_and_hostile_words() -> None:
@@ -121,6 +133,11 @@ def test_a_search_as_markdown() -> None:
     assert "| a | 2 | &gt; 8 | not resolved | &gt; 4 | 6 |" in text
     assert text.count("per device: 1.2 times (1.1 to ...), better") == 1
     assert "| a | 2 | n/a | n/a | n/a | 6 |" in document_markdown(search(None))
+    many = search(found) | {"workload": {"name": "chat", "arrivals": {"rate": 2.0}}}
+    assert document_markdown(many).splitlines()[0] == "### pdbench search: chat", "it has no one rate"
+    invalid = document_markdown(search(found) | {"validity": INVALID})
+    assert "| a | 2 | n/a | n/a | n/a | 6 |" in invalid
+    assert "better" not in invalid
 
 
 def test_other_documents_as_markdown() -> None:
