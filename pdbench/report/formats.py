@@ -6,8 +6,10 @@ into the run's folder; ``-o`` says otherwise. A new one is one function and one 
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,6 +130,7 @@ FORMATS: Mapping[str, Format] = {
 def write_files(files: Mapping[str, str], runs: Sequence[StoredRun], output: Path | None) -> list[Path]:
     """Write an export: one file to ``output``, several into it as a folder; without it, into the first run's folder.
 
+    A link is followed, a device or a pipe is written to: neither is replaced. A file is never half-written.
     Returns the paths. Raises ``UsageError`` naming ``-o`` where that cannot be done.
     """
     folder = runs[0].path if runs[0].path.is_dir() else runs[0].path.parent
@@ -140,12 +143,22 @@ def write_files(files: Mapping[str, str], runs: Sequence[StoredRun], output: Pat
     for path, text in paths.items():
         try:
             path.parent.mkdir(parents=output is not None and len(files) > 1, exist_ok=True)
-            beside = path.with_name(f".{path.name}.part")
-            beside.write_bytes(text.encode("utf-8", "replace"))
-            beside.replace(path)
+            _put(path, text.encode("utf-8", "replace"))
         except OSError as error:
             reason = error.strerror or str(error)
             raise UsageError(
                 f"cannot write {path}: {reason}", where="-o", remedy="name a file in a writable folder"
             ) from None
     return list(paths)
+
+
+def _put(path: Path, content: bytes) -> None:
+    if path.exists() and not path.is_file():
+        path.write_bytes(content)
+        return
+    goal = Path(os.path.realpath(path))
+    if goal.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+    beside = goal.with_name(f".{goal.name}.part")
+    beside.write_bytes(content)
+    beside.replace(goal)
