@@ -3,7 +3,8 @@
 A figure made here is quiet (no logo, no frame, a toolbar that shows when it is needed), as wide as what holds it, and
 readable on light and on dark: its inks are neutral, and ``THEME_JS`` recolours them by ``prefers-color-scheme``. Arms
 differ by colour *and* by dash; the colours are those of Okabe and Ito (2008, "Color Universal Design"), which people
-with every kind of colour blindness tell apart.
+with every kind of colour blindness tell apart. Two of them are darkened, so that each has a contrast of 3 to 1 with a
+white page and with a black one.
 
 Bokeh's own JavaScript is taken from the installed package: nothing is fetched, nothing is vendored. Names of arms
 and requests are untrusted; they go through ``plain`` before they are drawn, since Bokeh would typeset ``$$...$$``.
@@ -13,7 +14,8 @@ Importing this takes a second: do it where a chart is about to be drawn.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -23,6 +25,7 @@ import bokeh
 import numpy.typing as npt
 from bokeh.document import Document
 from bokeh.embed import components
+from bokeh.model import Model
 from bokeh.models import ColumnDataSource, FixedTicker, HoverTool, LogTicker, NumeralTickFormatter, Range1d
 from bokeh.models.annotations import Label, Span
 from bokeh.models.ranges import Range
@@ -30,10 +33,13 @@ from bokeh.plotting import figure as _figure
 
 Figure = _figure
 
-PALETTE: tuple[str, ...] = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#8C8C8C")
-"""Okabe-Ito without its yellow, which no white page shows, darkest first; one an arm, in order."""
+PALETTE: tuple[str, ...] = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#3F9BD1", "#BC8200", "#8C8C8C")
+"""Okabe-Ito without its yellow, which no white page shows, sky blue and orange darkened; one an arm, in order."""
 
-DASHES: tuple[str, ...] = ("solid", "dashed", "dotdash", "dotted", "dashdot", "solid", "dashed")
+SPARE = "#8B5A2B"
+"""Of none of the palette: for one of two arms that have the same colour, where they are held against each other."""
+
+DASHES: tuple[str, ...] = ("solid", "dashed", "dotdash", "dotted", "dashdot")
 MARKERS: tuple[str, ...] = ("circle", "triangle", "square", "diamond", "inverted_triangle", "plus", "x")
 
 INK = "#7a828e"
@@ -46,19 +52,21 @@ WIDE_TOOLS = "xpan,xbox_zoom,xwheel_zoom,reset"
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-serif"
 _LONGEST = 60
+_DIV_ID = re.compile(r'<div id="([^"]+)"')
+_DOCUMENT_ID = re.compile(r'"docid":"([^"]+)"')
 
 
 def colour_of(i: int) -> str:
-    """The colour of arm number ``i``; beyond seven they come again."""
+    """The colour of arm number ``i``; beyond seven they come again, with other dashes and marks."""
     return PALETTE[i % len(PALETTE)]
 
 
 def dash_of(i: int) -> str:
-    return DASHES[i % len(DASHES)]
+    return DASHES[(i % len(PALETTE) + i // len(PALETTE)) % len(DASHES)]
 
 
 def marker_of(i: int) -> str:
-    return MARKERS[i % len(MARKERS)]
+    return MARKERS[(i + i // len(PALETTE)) % len(MARKERS)]
 
 
 def device_colour(i: int) -> str:
@@ -69,9 +77,7 @@ def device_colour(i: int) -> str:
 
 def plain(text: object, longest: int = _LONGEST) -> str:
     """Text as it is to be drawn: no formula, no line break, not endless."""
-    shown = " ".join(str(text).split())
-    for mark in ("$$", "\\(", "\\["):
-        shown = shown.replace(mark, f"{mark[0]} {mark[1]}")
+    shown = re.sub(r"\$(?=\$)|\\(?=[(\[])", r"\g<0> ", " ".join(str(text).split()))
     return shown if len(shown) <= longest else f"{shown[: longest - 1]}…"
 
 
@@ -221,11 +227,13 @@ def inline_js() -> str:
 def embed(figures: Mapping[str, Figure]) -> tuple[str, dict[str, str]]:
     """One script (without its tags) that draws all figures, and for each id the div that holds it.
 
-    The figures become one document, so that ranges may be shared among them. ``("", {})`` without figures.
+    The figures become one document, so that ranges may be shared among them. ``("", {})`` without figures. The same
+    figures give the same bytes: Bokeh's ids, which are counted by the process or drawn by lot, are given anew.
     """
     if not figures:
         return "", {}
     document = Document()
+    _number([*figures.values(), document.config])
     with document.models.freeze():  # else every figure would have all models counted again
         for plot in figures.values():
             document.add_root(plot)
@@ -233,7 +241,28 @@ def embed(figures: Mapping[str, Figure]) -> tuple[str, dict[str, str]]:
         script, divs = components(dict(figures), wrap_script=False)
     finally:
         document.clear()
-    return str(script), {str(key): str(div) for key, div in divs.items()}
+    return _counted(str(script), {str(key): str(div) for key, div in divs.items()})
+
+
+def _number(roots: Iterable[Model]) -> None:
+    """Number models, those of each root in the order in which they were made."""
+    found: dict[int, Any] = {}
+    for root in roots:
+        for model in sorted(root.references(), key=lambda one: int(one.id[1:])):
+            found.setdefault(id(model), model)
+    for number, model in enumerate(found.values(), start=1001):
+        model._id = f"p{number}"
+
+
+def _counted(script: str, divs: dict[str, str]) -> tuple[str, dict[str, str]]:
+    """Ids drawn by lot (of the document, and of the elements that hold figures) become counted ones."""
+    ids = [match[1] for div in divs.values() for match in _DIV_ID.finditer(div)]
+    names = {old: f"plot-{number}" for number, old in enumerate(ids)}
+    names |= {old: "charts" for old in _DOCUMENT_ID.findall(script)}
+    for old, new in names.items():
+        script = script.replace(old, new)
+        divs = {key: div.replace(old, new) for key, div in divs.items()}
+    return script, divs
 
 
 THEME_JS = """\
