@@ -258,7 +258,7 @@ def _counted(script: str, divs: dict[str, str]) -> tuple[str, dict[str, str]]:
     """Ids drawn by lot (of the document, and of the elements that hold figures) become counted ones."""
     ids = [match[1] for div in divs.values() for match in _DIV_ID.finditer(div)]
     names = {old: f"plot-{number}" for number, old in enumerate(ids)}
-    names |= {old: "charts" for old in _DOCUMENT_ID.findall(script)}
+    names |= dict.fromkeys(_DOCUMENT_ID.findall(script), "charts")
     for old, new in names.items():
         script = script.replace(old, new)
         divs = {key: div.replace(old, new) for key, div in divs.items()}
