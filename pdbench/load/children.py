@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from typing import IO
 
 from pdbench import resources
@@ -74,11 +75,12 @@ class Children:
         self._dead: dict[int, str] = {}
         self._all = [Child(port) for _ in range(count)]
 
-    def revive(self) -> None:
-        """Replace those that ended."""
+    def revive(self, say: Callable[[str], None] = lambda _: None) -> None:
+        """Replace those that ended; ``say`` is told how, with their last words."""
         for place, child in enumerate(self._all):
             if how := child.gone:
                 self._dead[child.pid] = how
+                say("\n  ".join([f"local worker {child.pid}: {how}; another is started", *child.last_lines(5)]))
                 child.begin_stop()
                 child.stop()
                 self._all[place] = Child(self._port)

@@ -23,6 +23,7 @@ from pdbench.load.outcome import Crew, Edit, LoadOutcome, OnDelta, ShouldStop
 from pdbench.load.steer import Local
 
 _LINGER_MS = 200
+_TEND_S = 1.0
 
 
 class PageCrew:
@@ -43,7 +44,8 @@ class PageCrew:
             host, port = (LOOPBACK, 0) if spec.processes else (spec.bind, spec.port)
             self.environment, self.runner = shape.master(host, port)
             self._core = Core(self.runner, say)
-        self._open = True
+        self._open = self._idle = True
+        self._say = say
         self._away = Away(gevent.get_hub(), lambda: self._open, queue.SimpleQueue(), say)
 
     @property
@@ -55,11 +57,26 @@ class PageCrew:
         if self._spec is not None and self._spec.processes and self._core is not None:
             self._children = Children(self._spec.processes, self._core.port)
             self._core.watch(self._children.how_gone)
+            gevent.spawn(self._tend)
+
+    def _tend(self) -> None:
+        """Between runs, start local workers again that have died: without any, Locust's form would stay shut."""
+        while self._open:
+            gevent.sleep(_TEND_S)
+            if self._children is not None and self._idle:
+                self._children.revive(self._say)
 
     # ---- the verb's thread
 
     def run(self, job: Job, on_delta: OnDelta, should_stop: ShouldStop) -> LoadOutcome:
         """One job. See ``steer.run_load``."""
+        self._idle = False
+        try:
+            return self._carry(job, on_delta, should_stop)
+        finally:
+            self._idle = True
+
+    def _carry(self, job: Job, on_delta: OnDelta, should_stop: ShouldStop) -> LoadOutcome:
         if self._core is not None and self._spec is not None:
             self._away.gather(self._core, self._spec, self._children, should_stop)
         carrier: Crew = self._core or self._local

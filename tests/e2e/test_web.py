@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.e2e.browser import OpenPage, Screenshot, assert_charts_drawn
-from tests.e2e.transcript import Desk, tiny
+from tests.e2e.transcript import Desk, tiny, until
 from tests.e2e.webdesk import Web, web
 
 if TYPE_CHECKING:
@@ -169,6 +169,8 @@ def test_pictures(desk: Desk, tmp_path: Path, open_page: OpenPage, screenshot: S
     with web(desk, "-o", "results", "--processes", "2", folder=tmp_path) as served:
         page = open_page()
         page.goto(served.url)
+        until(lambda: served.get("/worker-count").json()["worker_count"] == 2, "two workers")
+        page.reload()
         page.locator("input[name=backends]").wait_for()
         page.fill("input[name=SLO]", "ttft p90 <= 400ms; tpot p90 <= 40ms; tbt p90 <= 40ms")
         page.fill("input[name=rate]", "1.5")

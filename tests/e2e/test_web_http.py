@@ -115,6 +115,8 @@ def test_two_workers_and_one_that_is_lost(desk: Desk, tmp_path: Path) -> None:
         assert rows[-1]["figure"] == "validity"
         page.post("/pdbench/stop")
         page.await_news(lambda news: news["state"] == "stopped", "the end")
+        until(lambda: page.said.count("is there") == 3, "another one in its place")
+        assert f"local worker {victim.pid}: the process was killed by signal 9" in page.said
         assert f"/{victim.pid}" in json.dumps(json.loads(summary_of(out).read_text())["validity"])
     assert not desk.leftovers()
     assert not psutil.pid_exists(victim.pid) or psutil.Process(victim.pid).status() == psutil.STATUS_ZOMBIE

@@ -76,12 +76,17 @@
     });
   }
 
+  function wipe() {
+    // A chart that was first laid out without a width leaves a letter of its label behind; another height clears it.
+    window.Bokeh.documents[0].roots().forEach(function (root) { root.height += 1; });
+  }
+
   /* ---- what changes */
   function show(news) {
     byId("state").textContent = news.state;
     news.arms.forEach(card);
     stream(news.points);
-    if (!since && news.next) { setTimeout(window.pdbenchPaint, 300); }
+    if (!since && news.next) { setTimeout(wipe, 400); }
     since = news.next;
     var pre = byId("events"), below = pre.scrollHeight - pre.scrollTop - pre.clientHeight < 20;
     pre.textContent = news.events.map(function (one) { return one.at_s.toFixed(1).padStart(7) + " s  " + one.text; }).join("\n");

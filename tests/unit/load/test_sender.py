@@ -12,6 +12,7 @@ import pytest
 
 from pdbench.load.body import BodyMaker
 from pdbench.load.http import Exchange
+from pdbench.load.offer import NEVER_NS
 from pdbench.load.sender import Flight, Sender
 from tests.unit.load.test_fleet_parts import job
 
@@ -95,3 +96,24 @@ def test_a_stream_is_free_when_its_answer_ended(lost: str, clean: bool, past: bo
 def test_where_the_server_closes_connections_spare_ones_are_kept(streams: int) -> None:
     due, _ = offered(streams, None, ended("", True, 0))
     assert len(due) == streams + 1
+
+
+def test_an_edit_moves_what_is_due_and_the_end_of_the_drain() -> None:
+    async def scene() -> None:
+        asked = job(4, scheduled_ns=[0, FAR_NS, 2 * FAR_NS, 3 * FAR_NS], drain_timeout_s=5.0)
+        sender = Sender(asyncio.get_running_loop(), asked, BodyMaker(asked, ""), lambda _: None, lambda: None)
+        pool: Any = SimpleNamespace(take=lambda: None, open_for=lambda _: None, keep_spare=lambda _: None)
+        sender.pool = pool
+        t0_ns = monotonic_ns()
+        sender.start(t0_ns)
+        sender.fire()
+        assert (sender.offered, sender.due_ns) == (1, t0_ns + FAR_NS)
+        sender.retime(t0_ns + FAR_NS // 2, 10.0)
+        assert sender.due_ns == t0_ns + FAR_NS // 2 + FAR_NS // 20
+        assert sender._drain_ns == t0_ns + FAR_NS // 2 + FAR_NS // 4 + 5_000_000_000
+        sender.stop()
+        sender.retime(t0_ns, 0.1)
+        assert (sender.due_ns, sender._drain_ns) == (NEVER_NS, 0), "an end stays an end"
+        sender.idle.finish()
+
+    asyncio.run(scene())
