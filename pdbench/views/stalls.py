@@ -12,7 +12,13 @@ prefills has no stream to stall while it has none), so no random numbers are nee
 places, too, which makes chance rather too large than too small.
 
 Stalls come in all lengths, and a busy machine makes many short ones. So the share of the *time* lost (what stalls have
-over the usual gap) is given as well.
+over the usual gap) is given as well, with what chance would give of it: each stall's own chance, weighted by its loss.
+
+**How sure is that?** One prompt stalls all streams of its device at once, so stalls are no independent trials. Those of
+a device that overlap in time are one moment, and a share rests on as many trials as its moments weigh (Kish's effective
+number, 1 / sum of squared weights: ten moments of which one holds nearly all of the time lost are little more than
+one). Of fewer than ten stalls, or of such as weigh as fewer than five, nothing is said; else Wilson's 95 % interval
+must leave out what chance would give.
 """
 
 from __future__ import annotations
@@ -27,20 +33,26 @@ import pandas as pd
 from pdbench.measure.latency import Floats, Ints
 from pdbench.measure.lifecycles import column
 from pdbench.measure.slo import Objective
+from pdbench.stats.proportions import wilson
 from pdbench.units import NS_PER_MS, NS_PER_S
 from pdbench.views.devices import Spans, device_names, name_of, of_pair, prefill_spans
 from pdbench.views.numbers import Flags, Numbers, Texts
 
 STALL_FACTOR = 3.0
 """Two tokens that arrive in one read make one gap of twice the usual length; three times is beyond that."""
+LEAST_STALLS, LEAST_TRIALS = 10, 5.0
+"""A share that rests on fewer stalls, or on fewer independent trials, is not held against chance."""
+_TOUCH_S = 1e-6
+_ALWAYS = 0.9  # by chance alone nearly every stall would meet a prefill: then nothing can be told
 
 
 @dataclass(frozen=True, slots=True)
 class LiningUp:
     """What is known of the stalls. ``known``: stalls whose device the server tells; ``aligned`` of these overlap a
-    prefill on it, with ``lost_share`` of the time lost in them; ``handoffs``: stalls from a request's first to its
-    second token across two workers. Shares are ``None`` where there is nothing to take a share of, and ``sentence``
-    says why."""
+    prefill on it, with ``lost_share`` of the time lost in them; ``expected_share`` and ``expected_lost_share`` are what
+    chance would give. ``moments``: the known stalls, those of a device that overlap in time counted once. ``handoffs``:
+    stalls from a request's first to its second token across two workers. Shares are ``None`` where there is nothing to
+    take a share of, and ``sentence`` says why."""
 
     limit_ms: float
     stalls: int
@@ -52,6 +64,8 @@ class LiningUp:
     lost_share: float | None
     longest_ms: float | None
     sentence: str
+    expected_lost_share: float | None = None
+    moments: int = 0
 
 
 def stall_limit_ms(arms: Sequence[Numbers]) -> float:
@@ -148,9 +162,9 @@ def lining_up(
 
 def judged(runs: Iterable[tuple[Placed, pd.DataFrame, int | None]], limit: float) -> LiningUp:
     """The verdict on runs: the gaps of each, its steps, and its first due instant."""
-    stalls = known = aligned = handoffs = 0
-    expected, longest, busy, told = 0.0, 0.0, False, False
-    lost = {True: 0.0, False: 0.0}
+    stalls = handoffs = 0
+    longest, told, busy = 0.0, False, False
+    parts: list[_Known] = []
     for gaps, steps, t0_ns in runs:
         told |= len(steps) > 0
         long = np.flatnonzero(gaps.gap_ms > limit)
@@ -159,21 +173,95 @@ def judged(runs: Iterable[tuple[Placed, pd.DataFrame, int | None]], limit: float
         longest = max(longest, float(gaps.gap_ms[long].max(initial=0.0)))
         spans = prefill_spans(steps, t0_ns or 0)
         for at, device in enumerate(gaps.devices if len(steps) else ()):
-            mine = long[gaps.place[long] == at]
-            known += len(mine)
-            hit = np.zeros(len(mine), dtype=bool)
-            if device in spans and (gaps.place == at).any():
-                busy = True
-                start, end = gaps.start_s[mine], gaps.end_s[mine]
-                hit = overlapping(start, end, spans[device])
-                expected += float(by_chance(end - start, gaps.start_s[gaps.place == at], spans[device]).sum())
-            aligned += int(hit.sum())
-            for overlaps in lost:
-                lost[overlaps] += float((gaps.gap_ms[mine[hit == overlaps]] - limit / STALL_FACTOR).sum())
-    share, chance = (aligned / known, expected / known) if known else (None, None)
-    part = lost[True] / sum(lost.values()) if known else None
-    said = _sentence(limit, stalls, known, aligned, handoffs, longest, expected, part or 0.0, busy=busy, told=told)
-    return LiningUp(limit, stalls, known, aligned, handoffs, share, chance, part, longest if stalls else None, said)
+            busy |= device in spans and bool((gaps.place == at).any())
+            parts.append(_of_device(gaps, long[gaps.place[long] == at], at, spans.get(device), limit))
+    count, time = _weighed(parts, by_time=False), _weighed(parts, by_time=True)
+    said = _sentence(limit, stalls, longest, handoffs, count, time, busy=busy, told=told)
+    known = count.known > 0
+    return LiningUp(
+        limit_ms=limit,
+        stalls=stalls,
+        known=count.known,
+        aligned=count.aligned,
+        handoffs=handoffs,
+        aligned_share=count.share if known else None,
+        expected_share=count.chance if known else None,
+        lost_share=time.share if known else None,
+        longest_ms=longest if stalls else None,
+        sentence=said,
+        expected_lost_share=time.chance if known else None,
+        moments=count.moments,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """The stalls of one device in one run: whether each overlaps a prefill, how likely by chance, what it lost, and
+    the number of its moment."""
+
+    hit: Flags
+    chance: Floats
+    lost_ms: Floats
+    moment: Ints
+
+
+def _of_device(gaps: Placed, mine: Ints, at: int, spans: Spans | None, limit: float) -> _Known:
+    start, end = gaps.start_s[mine], gaps.end_s[mine]
+    hit, chance = np.zeros(len(mine), dtype=bool), np.zeros(len(mine))
+    if spans is not None and len(mine):
+        hit = overlapping(start, end, spans)
+        chance = by_chance(end - start, gaps.start_s[gaps.place == at], spans)
+    return _Known(hit, chance, gaps.gap_ms[mine] - limit / STALL_FACTOR, moments(start, end))
+
+
+def moments(start_s: Floats, end_s: Floats) -> Ints:
+    """The number of each interval's group, from 0: those that overlap, directly or through others, are one (touching
+    ends are no overlap)."""
+    order = np.argsort(start_s, kind="stable")
+    until = np.maximum.accumulate(end_s[order])
+    group: Ints = np.zeros(len(order), dtype=np.int64)
+    group[order[1:]] = np.cumsum(start_s[order[1:]] > until[:-1] - _TOUCH_S)
+    return group
+
+
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """A share of stalls, or of the time lost in them, what chance would give, and how many trials it rests on."""
+
+    known: int
+    aligned: int
+    moments: int
+    share: float
+    chance: float
+    trials: float
+
+    @property
+    def few(self) -> bool:
+        return self.known < LEAST_STALLS or self.trials < LEAST_TRIALS
+
+    @property
+    def more(self) -> bool:
+        """Beyond chance, as far as the trials tell."""
+        return not self.few and wilson(min(max(self.share, 0.0), 1.0), self.trials)[0] > self.chance
+
+
+def _weighed(parts: Sequence[_Known], *, by_time: bool) -> _Share:
+    """All devices and runs together, each stall counted as one or by what it lost."""
+    known, aligned = sum(len(one.hit) for one in parts), sum(int(one.hit.sum()) for one in parts)
+    weights = [one.lost_ms if by_time else np.ones(len(one.hit)) for one in parts]
+    total = sum(float(weight.sum()) for weight in weights)
+    if not total > 0:
+        return _Share(known, aligned, 0, 0.0, 0.0, 0.0)
+    each = [np.bincount(one.moment, weights=weight) for one, weight in zip(parts, weights, strict=True)]
+    pairs = list(zip(parts, weights, strict=True))
+    return _Share(
+        known,
+        aligned,
+        sum(len(one) for one in each),
+        sum(float(weight[one.hit].sum()) for one, weight in pairs) / total,
+        sum(float(one.chance @ weight) for one, weight in pairs) / total,
+        total * total / sum(float(one @ one) for one in each),
+    )
 
 
 def overlapping(start_s: Floats, end_s: Floats, spans: Spans) -> Flags:
@@ -195,32 +283,59 @@ def by_chance(length_s: Floats, begins_s: Floats, spans: Spans) -> Floats:
 
 
 def _sentence(
-    limit: float, stalls: int, known: int, aligned: int, handoffs: int, longest: float, expected: float, lost: float,
-    *, busy: bool, told: bool,
-) -> str:  # fmt: skip
+    limit: float, stalls: int, longest: float, handoffs: int, count: _Share, time: _Share, *, busy: bool, told: bool
+) -> str:
     if not limit > 0:
         return "No token gap was measured."
     if not stalls:
-        return f"No gap is longer than {limit:.3g} ms: there is no stall to explain."
-    what = f"{stalls} stall{'s' * (stalls != 1)} (gaps above {limit:.3g} ms, the longest {longest:.4g} ms)"
+        return f"No gap is longer than {_ms(limit)}: there is no stall to explain."
+    what = f"{_plural(stalls, 'stall')} (gaps above {_ms(limit)}, the longest {_ms(longest)})"
     if not told:
         return f"{what}; the server tells no steps (pdserve does), so whether they line up with prefill is not known."
-    if not known:
+    if not count.known:
         return f"{what}; the server's records do not tell which device they come from."
-    unknown = f"; of {stalls - known} more the device is not known" if stalls > known else ""
-    cause = f" {handoffs} of them span the hand-off to the decode worker." if handoffs else ""
+    unknown = f"; of {stalls - count.known:,} more the device is not known" if stalls > count.known else ""
+    cause = f" {handoffs:,} of them span{'s' * (handoffs == 1)} the hand-off to the decode worker." if handoffs else ""
     if not busy:
-        have = "has" if known == 1 else "have"
+        have = "has" if count.known == 1 else "have"
         return f"No prefill runs on the devices that decode: {what} {have} another cause{unknown}.{cause}"
-    share, chance = aligned / known, expected / known
+    bracket = f"(a stall is a gap above {_ms(limit)}, the longest is {_ms(longest)})"
+    if count.known < LEAST_STALLS:
+        return (
+            f"{count.aligned:,} of {_plural(count.known, 'stall')} overlap a prefill on their device: too few to tell"
+            f" from chance, by which {_pc(count.chance)} would {bracket}{unknown}.{cause}"
+        )
     return (
-        f"{aligned} of {known} stalls ({100 * share:.0f} %, and {100 * lost:.0f} % of the time lost in stalls) overlap"
-        f" a prefill on their device; by chance {100 * chance:.0f} % would{_weight(share, chance)} (a stall is a gap"
-        f" above {limit:.3g} ms, the longest is {longest:.4g} ms){unknown}.{cause}"
+        f"{count.aligned:,} of {_plural(count.known, 'stall')} ({_pc(count.share)}, and {_pc(time.share)} of the time"
+        f" lost in stalls) overlap a prefill on their device; by chance {_pc(count.chance)} would, with"
+        f" {_pc(time.chance)} of the time: {_weight(count, time)} {bracket}{unknown}.{cause}"
     )
 
 
-def _weight(share: float, chance: float) -> str:
-    if chance >= 0.9:
-        return ", since prefill runs nearly all the time: this tells little"
-    return ": no more than chance" if share <= chance else ""
+def _weight(count: _Share, time: _Share) -> str:
+    """What the two shares allow to say. They may differ: the long stalls are few."""
+    if count.few:
+        return f"too few to tell (most came together: they weigh as {count.trials:.0f})"
+    if count.chance >= _ALWAYS:
+        return "prefill runs nearly all the time, so this tells little"
+    if count.more:
+        return "more than chance" if time.more else "more than chance in number, in time it cannot be told"
+    if time.more:
+        return "more than chance in time, though not in number"
+    if time.few:
+        return "cannot be told from chance (a few long ones hold most of the time)"
+    if count.share <= count.chance and time.share <= time.chance:
+        return "no more than chance"
+    return "cannot be told from chance"
+
+
+def _plural(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def _pc(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def _ms(value: float) -> str:
+    return f"{value:,.0f} ms" if value >= 100 else f"{value:.3g} ms"

@@ -15,7 +15,8 @@ from pdbench.measure.slo import parse_objectives
 from pdbench.stored import StoredRun, open_run
 from pdbench.views.devices import Spans, device_names, prefill_spans
 from pdbench.views.gantt import chosen, gantt
-from pdbench.views.stalls import by_chance, lining_up, overlapping, slo_limit_ms, stall_limit_ms
+from pdbench.views.numbers import Numbers
+from pdbench.views.stalls import by_chance, lining_up, moments, overlapping, slo_limit_ms, stall_limit_ms
 from pdbench.views.timeline import timeline
 from tests.unit.measure.helpers import frames, request
 from tests.unit.measure.serverhelp import lifecycle, server, step
@@ -75,8 +76,8 @@ def by_hand(prefill_ms: tuple[float, float], worker: int = 0) -> tuple[pd.DataFr
 @pytest.mark.parametrize(
     ("prefill", "worker", "aligned", "said"),
     [
-        ((1130, 1200), 0, 1, "1 of 1 stalls (100 %, and 100 % of the time lost in stalls) overlap a prefill"),
-        ((1230, 1239), 0, 0, "0 of 1 stalls (0 %, and 0 % of the time"),
+        ((1130, 1200), 0, 1, "1 of 1 stall overlap a prefill on their device: too few to tell"),
+        ((1230, 1239), 0, 0, "0 of 1 stall overlap a prefill on their device: too few to tell"),
         ((1130, 1200), 1, 0, "No prefill runs on the devices that decode: 1 stall (gaps above 30 ms"),
     ],
 )
@@ -89,6 +90,69 @@ def test_one_stall_by_hand(prefill: tuple[float, float], worker: int, aligned: i
     assert verdict.longest_ms == 100
 
 
+def streams(*stalls: tuple[float, bool], apart: float = 3000) -> tuple[Numbers, pd.DataFrame, pd.DataFrame]:
+    """A stream a stall, ``apart`` ms from each other: its length, and whether a prefill of 9 ms lies inside it. One
+    prefill more lies in the first stream's quiet part."""
+    records, books, log = [], [], [step(0, 1131, 1139, 9, 0)]
+    for i, (length, hit) in enumerate(stalls):
+        due = 1000 + i * apart
+        records.append(request(i, 100, [10] * 9 + [length] + [10] * 9, scheduled=due, request_id=f"r{i}"))
+        books.append(lifecycle(f"r{i}", [due + 100], arrive=due))
+        log += [step(0, due + 195, due + 204, 9, 0)] if hit else []
+    return numbers(*frames(*records)), server(*books), server_frame(log, "a")
+
+
+MANY_SHORT = [(60.0, False)] * 30
+
+
+@pytest.mark.parametrize(
+    ("stalls", "apart", "moments", "said"),
+    [
+        (
+            [(100.0, True)] * 4,
+            3000,
+            4,
+            "4 of 4 stalls overlap a prefill on their device: too few to tell from chance, by",
+        ),
+        (
+            [(100.0, False)] * 4,
+            3000,
+            4,
+            "0 of 4 stalls overlap a prefill on their device: too few to tell from chance, by",
+        ),
+        # One prompt stalls all streams of its device: one trial, not forty.
+        ([(100.0, True)] * 40, 1, 1, "too few to tell (most came together: they weigh as 1)"),
+        ([(100.0, True)] * 20, 3000, 20, "of the time: more than chance (a stall is a gap above 30 ms"),
+        ([(100.0, False)] * 40, 3000, 40, "of the time: no more than chance (a stall is"),
+        ([(1300.0, True), *MANY_SHORT], 3000, 31, "cannot be told from chance (a few long ones hold most of the time)"),
+        ([(900.0, True)] * 12 + MANY_SHORT * 8, 3000, 252, "of the time: more than chance"),
+    ],
+)
+def test_no_more_is_said_than_the_stalls_tell(
+    stalls: list[tuple[float, bool]], apart: float, moments: int, said: str
+) -> None:
+    verdict = lining_up(*streams(*stalls, apart=apart))
+    assert (verdict.known, verdict.aligned, verdict.moments) == (len(stalls), sum(hit for _, hit in stalls), moments)
+    assert said in verdict.sentence
+    assert ("no more than chance" in verdict.sentence) == ("no more than chance" in said)
+
+
+def test_chance_of_the_time_is_weighted_by_what_was_lost() -> None:
+    """A long gap meets a prefill by chance more easily than a short one, and more of the time hangs on it."""
+    found, books, log = streams((900.0, False), *[(60.0, False)] * 11, (60.0, True))
+    verdict = lining_up(found, books, log)
+    assert verdict.expected_share is not None
+    assert verdict.expected_lost_share is not None
+    assert verdict.expected_lost_share > verdict.expected_share > 0
+    steady = lining_up(*streams(*[(100.0, True)] * 12))
+    assert steady.expected_lost_share == pytest.approx(steady.expected_share)
+
+
+def test_what_overlaps_is_one_moment() -> None:
+    start, end = np.array([5.0, 0.0, 1.0, 2.0, 9.0, 7.0]), np.array([6.0, 1.5, 2.0, 3.0, 9.5, 9.2])
+    assert moments(start, end).tolist() == [2, 0, 0, 1, 3, 3]
+
+
 @pytest.mark.parametrize("handed_over", [True, False])
 def test_the_gap_of_a_handoff_is_named(handed_over: bool) -> None:
     """The first gap of a request spans two workers, if it was handed over; its later ones never do."""
@@ -98,7 +162,7 @@ def test_the_gap_of_a_handoff_is_named(handed_over: bool) -> None:
     books = server(lifecycle("r0", tokens, arrive=1000, **more))  # type: ignore[arg-type]
     verdict = lining_up(found, books, server_frame([step(1, 1180, 1190), step(0, 1000, 1100, 9, 0)], "a"))
     assert (verdict.stalls, verdict.handoffs) == (2, int(handed_over))
-    assert ("span the hand-off" in verdict.sentence) == handed_over
+    assert ("1 of them spans the hand-off" in verdict.sentence) == handed_over
 
 
 def test_the_same_limit_for_all_arms() -> None:
