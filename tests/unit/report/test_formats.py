@@ -47,7 +47,7 @@ def test_a_pipe_stays_a_pipe(tmp_path: Path, run: StoredRun) -> None:
 def test_what_cannot_be_written_names_the_option(tmp_path: Path, run: StoredRun) -> None:
     circle = tmp_path / "circle"
     circle.symlink_to(circle)
-    for path in (circle, tmp_path / "no folder" / "a.txt"):
+    for path in (circle, tmp_path / "no" / "folder" / "a.txt"):
         with pytest.raises(UsageError, match="cannot write") as told:
             write_files({"a.txt": "text"}, [run], path)
         assert told.value.where == "-o"
