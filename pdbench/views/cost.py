@@ -31,7 +31,9 @@ def cost(arm_entry: Mapping[str, Any], price_per_device_hour: float | None = Non
     Raises ``UsageError`` for a price below 0.
     """
     if price_per_device_hour is not None and not 0 <= price_per_device_hour < float("inf"):
-        raise UsageError(f"a price of {price_per_device_hour:g} is not one", where="--price-per-device-hour", remedy="e.g. 2.5")
+        raise UsageError(
+            f"a price of {price_per_device_hour:g} is not one", where="--price-per-device-hour", remedy="e.g. 2.5"
+        )
     good = arm_entry.get("throughput", {}).get("good_requests_per_s")
     devices = arm_entry.get("devices")
     if not good or not devices:
