@@ -27,7 +27,7 @@ from pdbench import __version__
 from pdbench.measure.latency import Floats, Ints
 from pdbench.measure.lifecycles import column
 from pdbench.stored import StoredRun
-from pdbench.units import NS_PER_MS, NS_PER_US
+from pdbench.units import NS_PER_MS, NS_PER_S, NS_PER_US
 from pdbench.views.devices import device_names, name_of, of_pair
 from pdbench.views.gantt import phases_of
 from pdbench.views.numbers import Numbers
@@ -54,11 +54,13 @@ def trace(run: StoredRun, *, limit: int = REQUESTS) -> dict[str, Any]:
             process = _Process(len(processes) + 1, f"{arm}, pair {pair + 1}", numbers.t0_ns(pair) or 0, tracks)
             mine = numbers.only(numbers.pair == pair)
             steps = of_pair(run.steps(arm), pair)
-            shown += _fill(process, mine, of_pair(run.lifecycles(arm), pair), steps.iloc[:steps_left], limit - shown)
+            kept, until = _first(steps, steps_left, process.t0_ns)
+            if until is not None:
+                notes.append(f"{arm}: the first {STEPS} steps, in pair {pair + 1} those of the first {until:.3g} s")
+            names = device_names(steps)
+            shown += _fill(process, mine, of_pair(run.lifecycles(arm), pair), kept, names, limit - shown)
             steps_left -= len(steps)
             processes.append(process)
-        if steps_left < 0:
-            notes.append(f"{arm}: the first {STEPS} steps")
         if shown < len(numbers):
             notes.append(f"{arm}: the first {shown} of {len(numbers)} requests")
     events = [event for process in processes for event in process.named()]
@@ -73,6 +75,16 @@ def trace(run: StoredRun, *, limit: int = REQUESTS) -> dict[str, Any]:
         },
         "traceEvents": events,
     }
+
+
+def _first(steps: pd.DataFrame, limit: int, t0_ns: int) -> tuple[pd.DataFrame, float | None]:
+    """The steps that began first, and where some are left out the second until which they are there. By time, since a
+    table of several workers may hold one after the other."""
+    if len(steps) <= limit:
+        return steps, None
+    start = column(steps, "start_ns")
+    kept = np.argsort(start, kind="stable")[:limit]
+    return steps.iloc[np.sort(kept)], max(0.0, float(start[kept[-1]]) - t0_ns) / NS_PER_S
 
 
 @dataclass(slots=True)
@@ -119,8 +131,11 @@ class _Process:
         return found
 
 
-def _fill(process: _Process, numbers: Numbers, server: pd.DataFrame, steps: pd.DataFrame, limit: int) -> int:
-    """All events of one run, of at most ``limit`` requests; how many requests there were."""
+def _fill(
+    process: _Process, numbers: Numbers, server: pd.DataFrame, steps: pd.DataFrame, names: dict[int, str], limit: int
+) -> int:
+    """All events of one run, of at most ``limit`` requests; how many requests there were. ``names``: of the devices, by
+    worker."""
     order = np.argsort(numbers.scheduled_ns, kind="stable")[:limit]
     row_of = {name: row for row, name in enumerate(server["request_id"])} if "request_id" in server else {}
     rows = [row_of.get(numbers.request_id[one], -1) for one in order]
@@ -131,9 +146,9 @@ def _fill(process: _Process, numbers: Numbers, server: pd.DataFrame, steps: pd.D
         last = max(last, _request(process, numbers, int(one), next(by_request) if row >= 0 else None))
     if len(server):
         kept = server.iloc[[row for row in rows if row >= 0]]
-        _lanes(process, kept, device_names(steps))
+        _lanes(process, kept, names)
         _counters(process, server, last if len(order) < len(numbers) else math.inf)
-    _steps(process, steps, last if len(order) < len(numbers) else math.inf)
+    _steps(process, steps, names, last if len(order) < len(numbers) else math.inf)
     return len(order)
 
 
@@ -245,13 +260,12 @@ def _flow(process: _Process, name: str, slices: Sequence[tuple[int, float, float
 # ---- the server
 
 
-def _steps(process: _Process, steps: pd.DataFrame, until_ns: float) -> None:
+def _steps(process: _Process, steps: pd.DataFrame, names: dict[int, str], until_ns: float) -> None:
     """Every step on its worker's track; named by what it did."""
     if not len(steps):
         return
     start, end, worker = (column(steps, name) for name in ("start_ns", "end_ns", "worker"))
     kept = np.flatnonzero(~np.isnan(worker) & (end >= start) & (start <= until_ns))
-    names = device_names(steps)
     shared = len(set(names.values())) < len(names)
     track = {
         one: process.track("steps", f"{device} steps{f' (worker {one})' if shared else ''}")

@@ -17,7 +17,7 @@ from pdbench import schema
 from pdbench.report.perfetto import lanes_of, trace
 from pdbench.stored import StoredRun, open_run
 from tests.unit.measure.helpers import request
-from tests.unit.measure.serverhelp import lifecycle
+from tests.unit.measure.serverhelp import lifecycle, step
 from tests.unit.storedhelp import interference_run, write
 
 Event = dict[str, Any]
@@ -117,7 +117,25 @@ def test_steps_are_cut_too(run: StoredRun, monkeypatch: pytest.MonkeyPatch) -> N
     cut = trace(run)
     check(cut)
     assert sum(event.get("cat") == "step" for event in cut["traceEvents"]) == 80
-    assert cut["otherData"]["notes"][-2:] == ["colocated: the first 40 steps", "disaggregated: the first 40 steps"]
+    assert [note.partition(",")[0] for note in cut["otherData"]["notes"][-2:]] == [
+        "colocated: the first 40 steps", "disaggregated: the first 40 steps",
+    ]  # fmt: skip
+
+
+def test_steps_are_cut_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server tells its workers one after the other: a cut by row would leave the second one out."""
+    monkeypatch.setattr("pdbench.report.perfetto.STEPS", 5)
+    log = [
+        {**step(worker, 1000 + 10 * i, 1005 + 10 * i), "device": f"cpu:{worker}"} for worker in (0, 1) for i in range(9)
+    ]
+    log.append({**step(2, 3000, 3005), "device": "cpu:2"})
+    found = trace(open_run(str(write(tmp_path, [("a", 0, [request(0, 10, [5])], [], log)]))))
+    check(found)
+    starts = [event["ts"] for event in found["traceEvents"] if event.get("cat") == "step"]
+    assert starts == [0, 0, 10_000, 10_000, 20_000]
+    assert found["otherData"]["notes"][-1] == "a: the first 5 steps, in pair 1 those of the first 0.02 s"
+    named = {event["args"]["name"] for event in found["traceEvents"] if event["name"] == "thread_name"}
+    assert named >= {"cpu:0 steps", "cpu:1 steps", "cpu:2 steps"}
 
 
 def test_what_a_client_alone_knows(tmp_path: Path) -> None:
