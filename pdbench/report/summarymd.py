@@ -19,13 +19,14 @@ Document = Mapping[str, Any]
 _LATENCIES = (("TTFT", "ttft_ms"), ("TPOT", "tpot_ms"), ("TBT", "tbt_ms"), ("worst gap", "worst_gap_ms"))
 _OBJECTIVE = re.compile(r"^(?P<metric>\w+) (?P<stat>p\d+) <= .+$")
 _SPECIAL = re.compile(r"([\\`*_\[\]|#~!>])")
+_WWW = re.compile(r"\bwww(?=\.)", re.IGNORECASE)
 _SIGNS = {"met": "✅ ", "missed": "❌ "}
 _MOST = 20
 """Reasons or warnings beyond this many are counted, not listed."""
 
 
-def summary(document: Document) -> str:
-    """The text of a document of any kind that has a sentence."""
+def summary(document: Document, table: Sequence[str] | None = None) -> str:
+    """The text of a document of any kind that has a sentence; ``table``: in place of what it would show."""
     kind, validity = str(document.get("kind", "run")), document.get("validity") or {}
     status = str(validity.get("status", ""))
     title = f"### pdbench {safe(kind)}: {safe(_workload(document))}"
@@ -34,17 +35,19 @@ def summary(document: Document) -> str:
         lines += ["✅ VALID", ""]
     elif status:
         lines += [f"⚠️ {safe(status)}", ""]
-    lines += _listed([f"{safe(one['message'])}: {safe(one['remedy'])}" for one in validity.get("reasons", ())])
+    lines += listed([f"{safe(one['message'])}: {safe(one['remedy'])}" for one in validity.get("reasons", ())])
     arms = document.get("arms")
     arms = arms if isinstance(arms, Mapping) else {}
-    if kind == "search":
+    if table is not None:
+        lines += table
+    elif kind == "search":
         lines += goodput_table(document)
     elif any(isinstance(arm.get("requests"), Mapping) for arm in arms.values()):
         lines += slo_table(document, arms)
         lines += changes_table(document)
-    lines += _listed([f"warning: {safe(text)}" for text in document.get("warnings", ())])
+    lines += listed([f"warning: {safe(text)}" for text in document.get("warnings", ())])
     devices = ", ".join(f"{safe(name)} {arm['devices']}" for name, arm in arms.items() if "devices" in arm)
-    tail = [f"run `{str(document.get('run', '')).replace('`', '')}`"]
+    tail = [f"run {code(document.get('run', ''))}"]
     pairs = document.get("pairs")
     tail += [f"{pairs} pair{'s' * (pairs != 1)}"] if isinstance(pairs, int) else []
     tail += [f"devices: {devices}"] if devices else []
@@ -53,19 +56,19 @@ def summary(document: Document) -> str:
 
 def slo_table(document: Document, arms: Mapping[str, Document]) -> list[str]:
     """A row an objective (limit, figure, whether it is met, share), then the other latencies; a column an arm."""
-    rows = [_row("", [f"{name}{' (simulated)' if arm.get('simulated') else ''}" for name, arm in arms.items()])]
+    rows = [row("", [f"{name}{' (simulated)' if arm.get('simulated') else ''}" for name, arm in arms.items()])]
     rows.append("|---|" + "---:|" * len(arms))
-    rows.append(_row("requests ok / failed", [_counts(arm) for arm in arms.values()]))
+    rows.append(row("requests ok / failed", [_counts(arm) for arm in arms.values()]))
     if any("joint" in (arm.get("attainment") or {}) for arm in arms.values()):
-        rows.append(_row("all of the SLO", [_share(arm, "joint") for arm in arms.values()]))
+        rows.append(row("all of the SLO", [_share(arm, "joint") for arm in arms.values()]))
     judged, valid = set(), words.is_valid(document)
     for text in document.get("slo", ()):
         match = _OBJECTIVE.match(str(text))
         judged.add((f"{match['metric']}_ms", match["stat"]) if match else None)
-        rows.append(_row(str(text), [_judged(arm, str(text), valid=valid) for arm in arms.values()]))
+        rows.append(row(str(text), [_judged(arm, str(text), valid=valid) for arm in arms.values()]))
     for label, key in _LATENCIES:
         if (key, "p90") not in judged and any(key in arm for arm in arms.values()):
-            rows.append(_row(f"{label} P90", [_latency(arm, key, "p90") for arm in arms.values()]))
+            rows.append(row(f"{label} P90", [_latency(arm, key, "p90") for arm in arms.values()]))
     return [*rows, ""]
 
 
@@ -95,14 +98,14 @@ def goodput_table(document: Document) -> list[str]:
             sign = {"above": "> ", "below": "< "}.get(found["where"], "")
             per_device = f"{sign}{found['per_device']['rate']:.3g}"
             figures = [f"{sign}{found['rate']:.3g}", _ends(found["interval"]), per_device]
-        rows.append(_row(str(name), [str(arm["devices"]), *figures, str(arm["used"])]))
+        rows.append(row(str(name), [str(arm["devices"]), *figures, str(arm["used"])]))
     ratios = [
         f"{safe(one['head'])} over {safe(one['base'])}, per device: {one['ratio']:.3g} times"
         f" ({_ends(one['interval'])}), {safe(one['verdict'])}"
         for one in document.get("ratios", ())
         if valid and one["ratio"] is not None
     ]
-    return [*rows, "", *_listed(ratios)]
+    return [*rows, "", *listed(ratios)]
 
 
 def change(item: Document, value: float | None) -> str:
@@ -127,7 +130,13 @@ def safe(text: Any) -> str:
     """As plain words in markdown: no markup, no HTML, no mention, one line."""
     line = " ".join(str(text).split())
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return _SPECIAL.sub(r"\\\1", line).replace("@", "@\u200b").replace("://", ":\u200b//")
+    line = _SPECIAL.sub(r"\\\1", line).replace("@", "@\u200b").replace("://", ":\u200b//")
+    return _WWW.sub("\\g<0>\u200b", line)
+
+
+def code(text: Any) -> str:
+    """As a code span, which nothing in it can end; an empty one would open another."""
+    return f"`{' '.join(str(text).replace('`', '').split()) or '-'}`"
 
 
 def _workload(document: Document) -> str:
@@ -138,14 +147,16 @@ def _workload(document: Document) -> str:
     return str(workload.get("name", document.get("run", ""))) + shown
 
 
-def _listed(texts: Sequence[str]) -> list[str]:
+def listed(texts: Sequence[str]) -> list[str]:
+    """Safe texts as a list, no longer than somebody reads."""
     if not texts:
         return []
     more = [f"- and {len(texts) - _MOST} more"] if len(texts) > _MOST else []
     return [*(f"- {text}" for text in texts[:_MOST]), *more, ""]
 
 
-def _row(label: str, cells: Sequence[str]) -> str:
+def row(label: str, cells: Sequence[str]) -> str:
+    """A row of a table; the cells are made safe."""
     return f"| {safe(label)} | {' | '.join(safe(one) for one in cells)} |"
 
 

@@ -16,6 +16,7 @@ from pdbench.report.summarymd import safe
 from pdbench.stored import open_run
 from tests.unit.documents import INVALID, SLO, arm, change, compare_document
 from tests.unit.measure.helpers import request
+from tests.unit.report.test_gate_reports import calibration
 from tests.unit.report.test_gate_reports import document as gate
 from tests.unit.storedhelp import write
 
@@ -142,6 +143,24 @@ def test_a_search_as_markdown() -> None:
 
 def test_other_documents_as_markdown() -> None:
     assert document_markdown(gate()).startswith("### ❌ pdbench gate: FAIL")
+    noise = document_markdown(calibration() | {"kind": "calibration", "run": "r", "workload": {"name": "chat"}})
+    assert noise.splitlines()[2].startswith("**Here a gate sees a slowdown of 13 % of tpot\\_p90 in 6 pairs")
+    assert "| joint\\_attainment | 6.0 pt | 13.0 pt | 9.0 pt | 6.5 pt |" in noise
+    assert "| ttft\\_p90 | 20.0 % | 50.0 % | 40.0 % | 30.0 % |" in noise
+    nothing = {"kind": "calibration", "metrics": {}, "validity": INVALID}
+    assert "**INVALID: nothing is stored.**" in document_markdown(nothing)
     bare = {"kind": "tune", "sentence": "x is best.", "arms": {"x": {"requests": 60}}, "run": "r"}
     assert document_markdown(bare).splitlines()[2] == "**x is best.**"
+    tried = {
+        "values": {"token_budget": 64},
+        "joint": 0.9,
+        "ttft_p90_ms": 310.4,
+        "used": 2,
+        "left_out": 1,
+        "chosen": True,
+    }
+    swept = document_markdown({**bare, "current": {"token_budget": 32}, "arms": {"x": tried, "y": {"used": 0}}})
+    assert "|  | token\\_budget | joint attainment | TTFT P90 | runs | INVALID |" in swept
+    assert "| 1 (chosen) | 64 | 90 % | 310 ms | 2 | 1 |" in swept
+    assert "| 2 |  | n/a | n/a | 0 |  |" in swept
     assert "infinite" in document_markdown(compare(arms={"base": {"requests": {}, "ttft_ms": {"p90": None}}}, slo=[]))

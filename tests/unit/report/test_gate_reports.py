@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
@@ -103,14 +104,37 @@ def test_invalid_is_an_error() -> None:
 def test_markdown() -> None:
     text = markdown(document())
     assert text.startswith("### ❌ pdbench gate: FAIL\n")
-    assert "| ttft_p90 | ❌ FAIL | +12.3 %, margin 5 %: because a &lt; b \\| c | 6 |" in text
-    assert "| joint_attainment (primary) | ✅ PASS | +0.0 pt, margin 5 pt" in text
+    assert "| ttft\\_p90 | ❌ FAIL | +12.3 %, margin 5 %: because a &lt; b \\| c | 6 |" in text
+    assert "| joint\\_attainment (primary) | ✅ PASS | +0.0 pt, margin 5 pt" in text
     assert "pair 3 was run again: the probe moved" in text
     assert "| ttft p90 &lt;= 400ms | missed | 80.0% | 75.0% to 85.0% |" in text
     assert "base `main`, head `HEAD`" in text
     rows = [line for line in text.splitlines() if line.startswith("| ")]
     assert {line.replace("\\|", "").count("|") for line in rows} == {5}
     assert "let it settle" in markdown(document("INVALID"))
+
+
+def spoilt(value: Any) -> Any:
+    """Every text of a document, keys but those of its own shape as well, with markup in it."""
+    nasty = "\n# x <img src=x> ![i](http://evil/i.png) @everyone www.evil.com `` ` | **b** "
+    if isinstance(value, str):
+        return f"{value}{nasty}"
+    if isinstance(value, list):
+        return [spoilt(one) for one in value]
+    return {key: spoilt(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+
+def test_markdown_lets_nobody_draw_or_call() -> None:
+    found = {**spoilt(document("FAIL", validity={"status": "INVALID", "reasons": [{"message": "m", "remedy": "r"}]}))}
+    found["metrics"] = {spoilt(name): item | {"scale": "log_ratio"} for name, item in found["metrics"].items()}
+    found["slo_check"] = {spoilt(name): item for name, item in found["slo_check"].items()}
+    text = markdown(found)
+    spans = re.sub("`[^`\n]+`", "", text)  # in a span of code nothing is markup
+    for bad in ("<img", "![i]", "http://", "@everyone", "www.evil", "\n# x", "**b", "`"):
+        assert bad not in spans.replace("\\`", ""), bad
+    widths = {line.replace("\\|", "").count("|") for line in text.splitlines() if line.startswith("| ")}
+    assert widths == {5}
+    assert "run `-`" in markdown(document(run="``"))
 
 
 def shown(draw: Any, found: dict[str, Any]) -> str:
