@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from pdbench.report import charts
+from pdbench.errors import UsageError
+from pdbench.measure.slo import Objective, parse_objectives
+from pdbench.report import charts, words
 from pdbench.report.html.parts import Key
 
 if TYPE_CHECKING:
@@ -18,7 +20,8 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 
-_MANY_LOADS = ("search", "tune", "calibration")
+SIMULATED = " (simulated)"
+MANY_LOADS = ("search", "tune", "calibration")
 """Kinds whose runs had different loads or settings: their requests do not belong into one picture."""
 
 
@@ -59,7 +62,12 @@ class Shown:
 
     @property
     def simulated(self) -> bool:
-        return bool(self.entry.get("simulated"))
+        return simulated(self.run.document, self.entry)
+
+    @property
+    def valid(self) -> bool:
+        """Whether its run carries verdicts; that of another run on the page says nothing of it."""
+        return words.is_valid(self.run.document)
 
     def key(self, shape: str = "line") -> Key:
         return Key(self.label, self.colour, self.dash, shape, self.number)
@@ -67,17 +75,25 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """``main``: the run in full; ``search``: the run that says how attainment falls with the rate, if there is one."""
+    """``main``: the run in full. ``searches``: those that say how attainment falls with the rate, oldest first.
+    ``objectives``: the SLO of ``main``, empty where it cannot be read; ``notes`` then say so."""
 
     runs: Sequence[StoredRun]
     main: StoredRun
-    search: StoredRun | None
+    searches: Sequence[StoredRun]
     arms: tuple[Shown, ...]
+    objectives: tuple[Objective, ...] = ()
+    notes: tuple[str, ...] = ()
     price: float | None = None
 
     @property
     def document(self) -> Document:
         return self.main.document
+
+    @property
+    def search(self) -> StoredRun | None:
+        """The newest, whose curve is drawn."""
+        return self.searches[-1] if self.searches else None
 
     @property
     def kind(self) -> str:
@@ -86,7 +102,7 @@ class Page:
     @property
     def one_load(self) -> bool:
         """Whether all requests of an arm were made under one load, so that they may be drawn together."""
-        return self.kind not in _MANY_LOADS
+        return self.kind not in MANY_LOADS
 
     @property
     def same_plans(self) -> bool:
@@ -97,16 +113,19 @@ class Page:
 
     @property
     def simulated(self) -> bool:
-        return bool(self.document.get("simulated")) or any(arm.simulated for arm in self.arms)
+        """Whether all of it is. Where only some arms are, their labels say so."""
+        return all(arm.simulated for arm in self.arms) if self.arms else simulated(self.document)
 
     @property
     def mark(self) -> str:
         """What headings end in where nothing of this ran in real time."""
-        return " (simulated)" if self.simulated else ""
+        return SIMULATED if self.simulated else ""
 
     @property
-    def invalid(self) -> bool:
-        return (self.document.get("validity") or {}).get("status") != "VALID"
+    def invalid(self) -> list[StoredRun]:
+        """Of the runs whose figures stand side by side, those that carry no verdict, the main one first."""
+        shown = {id(run): run for run in (self.main, *(arm.run for arm in self.arms))}
+        return [run for run in shown.values() if not words.is_valid(run.document)]
 
     @property
     def base(self) -> str | None:
@@ -142,7 +161,8 @@ def _of_gate(item: Document) -> Document:
 
 
 def page_of(runs: Sequence[StoredRun], price: float | None = None) -> Page:
-    """The newest comparison is shown in full, else the newest run; single runs are laid side by side.
+    """The newest comparison is shown in full, else the newest run; single runs are laid side by side. A calibration, a
+    sweep or a search is what the page is about only where there is nothing else.
 
     Raises ``ValueError`` without a run.
     """
@@ -150,15 +170,51 @@ def page_of(runs: Sequence[StoredRun], price: float | None = None) -> Page:
         raise ValueError("a report needs a run")
     ordered = sorted(runs, key=lambda run: run.name)
     searches = [run for run in ordered if run.kind == "search"]
-    others = [run for run in ordered if run.kind != "search"]
-    compared = [run for run in others if len(run.arms) > 1]
-    main = (compared or others or searches)[-1]
-    together = others if others and not compared else [main]
-    names = [name for run in together for name in run.arms]
-    arms: list[Shown] = []
-    for run in together:
+    single = [run for run in ordered if run.kind not in MANY_LOADS]
+    compared = [run for run in single if len(run.arms) > 1]
+    main = (compared or single or searches or ordered)[-1]
+    arms = _arms(single if single and not compared else [main])
+    objectives, notes = _slo(main.document)
+    return Page(ordered, main, searches, arms, objectives, notes, price)
+
+
+def _arms(runs: Sequence[StoredRun]) -> tuple[Shown, ...]:
+    """The arms of these runs, each under a name of its own; simulated ones beside real ones are called so."""
+    names = [name for run in runs for name in run.arms]
+    found: list[Shown] = []
+    for run in runs:
         for name in run.arms:
             label = name if names.count(name) == 1 else f"{name} @ {run.name}"
             entry = run.document["arms"].get(name) if isinstance(run.document.get("arms"), dict) else None
-            arms.append(Shown(len(arms), label, name, run, entry if isinstance(entry, dict) else {}))
-    return Page(ordered, main, searches[-1] if searches else None, tuple(arms), price)
+            found.append(Shown(len(found), label, name, run, entry if isinstance(entry, dict) else {}))
+    if len({arm.simulated for arm in found}) > 1:
+        return tuple(replace(arm, label=f"{arm.label}{SIMULATED * arm.simulated}") for arm in found)
+    return tuple(found)
+
+
+def _slo(document: Document) -> tuple[tuple[Objective, ...], tuple[str, ...]]:
+    """The objectives, and what to say where they cannot be read."""
+    try:
+        return tuple(parse_objectives([str(text) for text in document.get("slo") or []])), ()
+    except (UsageError, TypeError) as error:
+        return (), (f"the stored SLO cannot be read, so no limit is drawn: {error}",)
+
+
+def simulated(document: Document, entry: Mapping[str, Any] | None = None) -> bool:
+    """Whether a run, or one of its arms, ran in virtual time."""
+    return bool(document.get("simulated") or (entry or {}).get("simulated"))
+
+
+def reasons_of(document: Document) -> list[tuple[str, str]]:
+    """Why a run is INVALID: each reason with its remedy."""
+    validity = document.get("validity")
+    found = (validity.get("reasons") or []) if isinstance(validity, Mapping) else []
+    return [
+        (str(one.get("message", "")), str(one.get("remedy", ""))) if isinstance(one, Mapping) else (str(one), "")
+        for one in found
+    ]
+
+
+def workload_of(document: Document) -> str:
+    """Its name."""
+    return str((document.get("workload") or {}).get("name", "unknown"))

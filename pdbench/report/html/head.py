@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pdbench.report import words
-from pdbench.report.html.context import Page
+from pdbench.report.gate import calibration_sentence
+from pdbench.report.html.context import Page, reasons_of, workload_of
 
 Document = dict[str, Any]
 
@@ -17,7 +18,7 @@ def facts(page: Page) -> Document:
     document = page.document
     status = _status(page)
     return {
-        "title": f"{page.kind}: {_workload(document)}{page.mark} · pdbench",
+        "title": f"{page.kind}: {workload_of(document)}{page.mark} · pdbench",
         "kicker": _kicker(page),
         "simulated": page.simulated,
         "status": status,
@@ -36,9 +37,11 @@ def bare(page: Page, why: str) -> Document:
 
 
 def sentence(page: Page) -> str:
-    """The document's own."""
+    """The document's own; a calibration has none and is given one."""
     if text := page.document.get("sentence"):
         return str(text)
+    if page.kind == "calibration":
+        return calibration_sentence(page.document)
     return f"{page.kind} {page.main.name}"
 
 
@@ -51,20 +54,25 @@ def parted(text: str) -> tuple[str, str]:
 
 
 def _status(page: Page) -> str:
-    """A gate says pass or fail, anything else whether it is valid."""
+    """A gate says pass or fail, anything else whether it is valid; runs side by side are as valid as the worst."""
     if page.kind == "gate" and page.document.get("status"):
         return str(page.document["status"])
-    return str((page.document.get("validity") or {}).get("status", "unfinished"))
+    run = page.invalid[0] if page.invalid else page.main
+    return str((run.document.get("validity") or {}).get("status", "unfinished"))
 
 
 def _invalid(page: Page) -> str:
-    """The banner's words, only where the run has no verdict."""
+    """The banner's words, only where a run has no verdict."""
     if not page.invalid:
         return ""
-    reasons = (page.document.get("validity") or {}).get("reasons") or []
+    if page.invalid != [page.main]:
+        names, many = ", ".join(run.name for run in page.invalid), len(page.invalid) > 1
+        kept = f"{'Their' if many else 'Its'} figures are kept, but they carry no verdict."
+        return f"This holds for {names}: why, and what to do, stands below. {kept}"
+    reasons = reasons_of(page.document)
     if not reasons:
         return "The run did not come to its end. The figures below are what it kept; they carry no verdict."
-    text = str(reasons[0].get("message", "")) if isinstance(reasons[0], Mapping) else str(reasons[0])
+    text = reasons[0][0]
     said = "" if text and text.rstrip(".") in sentence(page) else f"{text}. "
     below = "What to do" if len(reasons) == 1 else f"All {len(reasons)} reasons, and what to do,"
     return f"{said}{below} stands below. The figures are kept, but they carry no verdict."
@@ -74,7 +82,7 @@ def _kicker(page: Page) -> list[str]:
     document = page.document
     workload = document.get("workload") or {}
     rate = (workload.get("arrivals") or {}).get("rate")
-    said = [page.kind, f"workload {_workload(document)}"]
+    said = [page.kind, f"workload {workload_of(document)}"]
     if rate is not None and page.kind != "search":
         said.append(f"{rate:g} req/s")
     if document.get("pairs") and document.get("comparisons"):
@@ -95,10 +103,6 @@ def started(name: str) -> str:
     except ValueError:
         return ""
     return f"{at.day} {at:%B %Y, %H:%M} UTC"
-
-
-def _workload(document: Document) -> str:
-    return str((document.get("workload") or {}).get("name", "unknown"))
 
 
 def _verdicts(page: Page) -> list[Document]:

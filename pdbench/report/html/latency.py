@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pdbench.measure.slo import Objective, parse_objectives
+from pdbench.measure.slo import Objective
 from pdbench.report import charts, words
 from pdbench.report.html.context import Page, Shown
 from pdbench.report.html.parts import Cell, Chart, Missing, Section, Table
@@ -39,12 +39,11 @@ def section(page: Page) -> Section | None:
     known = [(arm, numbers) for arm, numbers in known if len(numbers)]
     if not known:
         return Section("latency", title, [Missing("No request was recorded.", "There is nothing to draw.")])
-    objectives = parse_objectives([str(text) for text in page.document.get("slo") or []])
     blocks: list[Chart | Missing] = []
     for metric, column, name, x_label, y_label in _PICTURES:
         curves = [(arm, cdf(getattr(numbers, column))) for arm, numbers in known]
         curves = [(arm, series) for arm, series in curves if series.count]
-        limits = [one for one in objectives if one.metric == metric and one.limit_ns]
+        limits = [one for one in page.objectives if one.metric == metric and one.limit_ns]
         if not any(len(series) for _, series in curves):
             blocks.append(Missing(f"No {name.lower()}.", "No answer had a token (or a second one)."))
             continue

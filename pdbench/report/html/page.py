@@ -27,6 +27,7 @@ from pdbench.report.html import (
     slo,
     stalls,
     surface,
+    sweeps,
     trend,
     validity,
 )  # fmt: skip
@@ -40,6 +41,7 @@ Builder = Callable[[Page], Section | None]
 
 SECTIONS: Mapping[str, Builder] = {
     "Is it valid?": validity.section,
+    "Calibrations and sweeps": sweeps.section,
     "The SLO, arm by arm": slo.section,
     "Attainment against rate": rates.section,
     "First tokens and gaps": latency.section,

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pdbench.report import charts, words
-from pdbench.report.html.context import Page
+from pdbench.report.html.context import SIMULATED, Page, reasons_of, workload_of
 from pdbench.report.html.parts import Block, Cell, Chart, Key, Missing, Points, Section, Table, Text
 from pdbench.views.rates import ArmRates, RatePoint, rates
+
+if TYPE_CHECKING:
+    from pdbench.stored import StoredRun
+
+Document = dict[str, Any]
 
 _TITLE = "Attainment against rate"
 _HOW = (
@@ -17,31 +22,89 @@ _HOW = (
 )
 
 
-def section(page: Page) -> Section:
+def section(page: Page) -> Section | None:
     if page.search is None:
-        why = "One run offers one rate. A search finds the rate at which each arm leaves the SLO."
-        if page.simulated:
-            why += " It runs real servers, so there is none of a simulation."
-            return Section("rates", _TITLE, [Missing("No search among these runs.", why)])
-        both = f"{page.command('search')}\npdbench report {page.main.path} SEARCH_RUN --format html"
-        return Section("rates", _TITLE, [Missing("No search among these runs.", why, both)])
+        return _without(page)
     document = page.search.document or {}
-    found = rates(document)
-    blocks: list[Block] = []
-    if page.search is not page.main:
-        blocks.append(Text(str(document.get("sentence", "")), "lead"))
+    found, valid = rates(document), words.is_valid(document)
+    blocks = _about(page, page.search)
     if not any(one.points for one in found):
         blocks.append(Missing("The search has no finished run.", "There is no rate to draw."))
-        return Section("rates", _TITLE, blocks)
-    simulated = bool(document.get("simulated"))
-    blocks.append(_chart(found, page, " (simulated)" if simulated else ""))
-    blocks.append(_goodput(found, " (simulated)" if simulated else ""))
-    notes = [(f"{one.arm}: {one.note}", "") for one in found if one.note]
+        return Section("rates", _TITLE, [*blocks, *_older(page)])
+    mark = SIMULATED if document.get("simulated") else ""
+    blocks.append(_chart(found, page, mark))
+    if valid:
+        blocks.append(_goodput(found, mark))
+    notes = [(f"{one.arm}: {one.note}", "") for one in found if one.note and valid]
     if page.search is not page.main:
         notes += [(str(text), "") for text in document.get("warnings") or []]
     if notes:
         blocks.append(Points(notes, "warn"))
-    return Section("rates", _TITLE, blocks)
+    return Section("rates", _TITLE, [*blocks, *_older(page)])
+
+
+def _without(page: Page) -> Section | None:
+    """How to get what this section shows."""
+    if not page.one_load:
+        return None  # a calibration or a sweep: its workload is not what one searches with
+    why = "One run offers one rate. A search finds the rate at which each arm leaves the SLO."
+    if page.simulated:
+        why += " It runs real servers, so there is none of a simulation."
+        return Section("rates", _TITLE, [Missing("No search among these runs.", why)])
+    both = f"{page.command('search')}\npdbench report {page.main.path} SEARCH_RUN --format html"
+    return Section("rates", _TITLE, [Missing("No search among these runs.", why, both)])
+
+
+def _about(page: Page, search: StoredRun) -> list[Block]:
+    """Which search it is, whether it is to be believed, and where it differs from the run that the page is about."""
+    document = search.document
+    status = "VALID" if words.is_valid(document) else "INVALID"
+    objectives = ", ".join(str(text).replace("<=", "≤") for text in document.get("slo") or []) or "none"
+    said = f"Search {search.name}: workload {workload_of(document)}, SLO {objectives}; {status}."
+    blocks: list[Block] = [Text(said, "note")]
+    if status == "INVALID":
+        why = "; ".join(message for message, _ in reasons_of(document)) or "it did not come to its end"
+        blocks.append(Text(f"INVALID: {why}. The points are kept, but no goodput is read from them.", "bad"))
+    elif search is not page.main:
+        blocks.append(Text(str(document.get("sentence", "")), "lead"))
+    if search is not page.main and (differs := _differing(page.document, document)):
+        text = f"This search and {page.main.name} differ in {', '.join(differs)}: do not read one from the other."
+        blocks.append(Text(text, "warn"))
+    return blocks
+
+
+def _differing(main: Document, search: Document) -> list[str]:
+    """What two documents do not share: a search has its own rates and number of requests, and nothing else."""
+    differs = [] if _load(main) == _load(search) else ["workload"]
+    differs += [] if sorted(map(str, main.get("slo") or [])) == sorted(map(str, search.get("slo") or [])) else ["SLO"]
+    mine, theirs = (one.get("fingerprint") or {} for one in (main, search))
+    changed = sorted(key for key in {*mine} & {*theirs} - {"arms"} if mine[key] != theirs[key])
+    served, searched = mine.get("arms") or {}, theirs.get("arms") or {}
+    changed += [str(name) for name in served if name in searched and served[name] != searched[name]]
+    return [*differs, f"fingerprint ({', '.join(key.replace('_', ' ') for key in changed)})"] if changed else differs
+
+
+def _load(document: Document) -> Document:
+    workload = dict(document.get("workload") or {})
+    arrivals = {key: value for key, value in (workload.pop("arrivals", None) or {}).items() if key != "rate"}
+    free = ("description", "num_requests", "warmup", "slo")
+    return {"arrivals": arrivals, **{key: value for key, value in workload.items() if key not in free}}
+
+
+def _older(page: Page) -> list[Block]:
+    """Goodput over time, where there are several searches: one curve is drawn, and none is kept quiet about."""
+    if len(page.searches) < 2:
+        return []
+    rows: list[list[Cell | str]] = []
+    for run in page.searches:
+        valid = words.is_valid(run.document)
+        status = Cell("VALID", "good") if valid else Cell("INVALID", "bad")
+        for one in rates(run.document):
+            shown = _found(one) if valid else [Cell(words.NO_VERDICT, "soft"), words.NOTHING]
+            rows.append([run.name, workload_of(run.document), one.arm, *shown, status])
+    columns = ("search", "workload", "arm", "goodput, requests/s", "95 % interval", "status")
+    text = "The curve is that of the newest search; this is what each of them found."
+    return [Text(text, "note"), Table("Goodput of every search, oldest first", columns, rows, "lllrrl")]
 
 
 def _numbers(found: Sequence[ArmRates], page: Page) -> dict[str, int]:
@@ -131,15 +194,20 @@ def _row(one: ArmRates, point: RatePoint) -> list[Cell | str]:
     return [one.arm, words.number(point.rate), joint, interval, words.number(point.runs), words.number(point.left_out)]
 
 
+def _found(one: ArmRates) -> list[Cell | str]:
+    """Goodput and its interval."""
+    low, high = one.interval
+    ends = words.NOTHING
+    if low is not None or high is not None:
+        ends = f"{words.number(low, 'less')} to {words.number(high, 'more')}"
+    rate = {"above": "above all tried", "below": "below all tried"}.get(one.where, words.number(one.goodput))
+    return [Cell(rate, "strong"), ends]
+
+
 def _goodput(found: Sequence[ArmRates], mark: str) -> Table:
     rows: list[list[Cell | str]] = []
     for one in found:
-        low, high = one.interval
-        ends = words.NOTHING
-        if low is not None or high is not None:
-            ends = f"{words.number(low, 'less')} to {words.number(high, 'more')}"
-        rate = {"above": "above all tried", "below": "below all tried"}.get(one.where, words.number(one.goodput))
         per = words.NOTHING if one.goodput is None else words.number(one.goodput / one.devices)
-        rows.append([one.arm, str(one.devices), Cell(rate, "strong"), ends, per])
+        rows.append([one.arm, str(one.devices), *_found(one), per])
     caption = f"Goodput: the rate at which {100 * found[0].share:g} % of the requests keep the whole SLO{mark}"
     return Table(caption, ("arm", "devices", "requests/s", "95 % interval", "per device"), rows)

@@ -14,6 +14,9 @@ _LATENCIES = (
     ("TTFT", "ttft_ms"), ("service TTFT", "service_ttft_ms"), ("TPOT", "tpot_ms"), ("TBT", "tbt_ms"),
     ("worst gap", "worst_gap_ms"), ("E2E", "e2e_ms"),
 )  # fmt: skip
+_WORDS = {
+    "met": Cell("✓ met", "good"), "missed": Cell("✗ missed", "bad"), words.NO_VERDICT: Cell(words.NO_VERDICT, "soft"),
+}  # fmt: skip
 _STATS = ("p50", "p90", "p99")
 
 
@@ -34,7 +37,7 @@ def section(page: Page) -> Section | None:
         blocks.append(Missing("No SLO.", "The workload has none, so nothing is met or missed.", hint))
     for arm in judged:
         base = " (base)" if arm.name == page.base and len(judged) > 1 else ""
-        blocks.append(Heading(f"{arm.label}{base}", arm.colour))
+        blocks.append(Heading(f"{arm.label}{base}{'' if arm.valid else ': INVALID'}", arm.colour))
         blocks.append(_objectives(page, arm, objectives))
     blocks.append(_latencies(page, judged))
     return Section("slo", title, blocks)
@@ -56,7 +59,7 @@ def _objectives(page: Page, arm: Shown, objectives: list[str]) -> Table:
     if compared:
         columns += [f"change against {page.base}", "verdict"]
     rows = [_joint(arm)] if "joint" in (arm.entry.get("attainment") or {}) else []
-    rows += [_objective(arm, text, judged=not page.invalid) for text in objectives]
+    rows += [_objective(arm, text) for text in objectives]
     if compared:
         keys = ["joint_attainment"] * (len(rows) - len(objectives)) + [_metric(text) for text in objectives]
         rows = [[*row, *_compared(found.get(key))] for row, key in zip(rows, keys, strict=True)]
@@ -75,14 +78,11 @@ def _below(interval: str) -> str:
     return "" if interval == words.NOTHING else interval
 
 
-def _objective(arm: Shown, text: str, *, judged: bool) -> list[Cell | str]:
-    """``judged``: an INVALID run's figures are shown, but nothing is said to be met by them."""
+def _objective(arm: Shown, text: str) -> list[Cell | str]:
+    """An INVALID run's figures are shown, but nothing is said to be met by them."""
     entry = arm.entry
     metric, _, stat = text.partition(" <= ")[0].partition(" ")
-    met = (entry.get("slo_met") or {}).get(text)
-    word = Cell(words.NOTHING) if met is None else Cell("✓ met", "good") if met else Cell("✗ missed", "bad")
-    if not judged:
-        word = Cell("no verdict", "soft")
+    word = _WORDS.get(words.outcome(entry, text, valid=arm.valid), words.NOTHING)
     share = (entry.get("attainment") or {}).get(text)
     interval = words.shares((entry.get("attainment_interval") or {}).get(text))
     return [

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from pdbench.measure.slo import parse_objectives
 from pdbench.report import charts, words
-from pdbench.report.html.context import Page, Shown
+from pdbench.report.html.context import Page, Shown, reasons_of
 from pdbench.report.html.parts import Block, Cell, Chart, Key, Missing, Section, Table, Text
-from pdbench.views.stalls import lining_up, slo_limit_ms, stall_limit_ms
+from pdbench.views.stalls import LiningUp, lining_up, slo_limit_ms, stall_limit_ms
 from pdbench.views.timeline import Timeline, timeline
 
 _TITLE = "Do prompts stall the streams?"
 _LISTED = 12
 _FLOOR_MS = 0.2  # shorter gaps are tokens of one read; they are there when one zooms out
 _UNKNOWN = "unknown device"
+_STAMPS = re.compile(r"\b(stamp(s|ed)?|receive (error|lag))\b")
+"""What a reason is about where it makes gaps wrong."""
+
 _HOW = (
     "each mark is a gap between two tokens of one stream, as high as it was long; strips are the times at which a"
     " device ran prompts, in that device's colour. A stall of the colour of the strip it stands on waited for a prompt."
@@ -32,7 +35,7 @@ def section(page: Page) -> Section | None:
     if not known:
         return Section("stalls", _TITLE, [Missing("No gap between tokens.", "No answer had a second token.")])
     limit_ms = stall_limit_ms([numbers for _, numbers in known])
-    slo_ms = slo_limit_ms(parse_objectives([str(text) for text in page.document.get("slo") or []]))
+    slo_ms = slo_limit_ms(page.objectives)
     common = set.intersection(*(set(numbers.measured().pairs) for _, numbers in known))
     blocks: list[Block] = [_text(limit_ms, bool(common) and len(known) > 1 and page.same_plans)]
     rows: list[list[Cell | str]] = []
@@ -45,10 +48,10 @@ def section(page: Page) -> Section | None:
         whole = view.verdict
         if numbers.measured().pairs != [view.pair]:
             whole = lining_up(numbers, arm.lifecycles, arm.steps, limit_ms=limit_ms)
-        says, named = whole.sentence, [(arm.label, whole)]
-        if slo_ms is not None and slo_ms > limit_ms:
+        says, named = f"{_late(arm)}{whole.sentence}", [(arm.label, whole)]
+        if slo_ms is not None and slo_ms > limit_ms and whole.stalls:
             beyond = lining_up(numbers, arm.lifecycles, arm.steps, limit_ms=slo_ms)
-            says += f" Of what is beyond the SLO's limit: {beyond.sentence}"
+            says += _beyond(beyond)
             named.append((f"{arm.label}, above {words.milliseconds(slo_ms)}", beyond))
         plot = _drawn(view, limit_ms, x_range, y_range)
         x_range, y_range = plot.x_range, plot.y_range
@@ -67,6 +70,7 @@ def section(page: Page) -> Section | None:
                 "overlap a prefill",
                 "would by chance",
                 "time lost with a prefill",
+                "would be by chance",
                 "span the hand-off",
                 "longest",
             ),
@@ -83,8 +87,26 @@ def _text(limit_ms: float, common: bool) -> Text:
     return Text(text, "note")
 
 
-def _row(found: Any) -> list[str]:
-    known = (found.aligned_share, found.expected_share, found.lost_share)
+def _late(arm: Shown) -> str:
+    """Before anything is said of gaps whose stamps were found wrong: that they are, and by how much."""
+    if arm.valid:
+        return ""
+    reasons = reasons_of(arm.entry if "validity" in arm.entry else arm.run.document)
+    found = [message.rstrip(".") for message, _ in reasons if _STAMPS.search(message)]
+    said = f"INVALID: {'; '.join(found)}. Gaps may be off by that much, so a stall may be the load client's own. "
+    return said if found else ""
+
+
+def _beyond(found: LiningUp) -> str:
+    """What is said of the stalls that the SLO would mind, after what was said of all."""
+    limit = words.milliseconds(found.limit_ms)
+    if not found.stalls:
+        return f" None is longer than the SLO's limit of {limit}."
+    return f" Of those beyond the SLO's limit of {limit}: {found.sentence[:1].lower()}{found.sentence[1:]}"
+
+
+def _row(found: LiningUp) -> list[str]:
+    known = (found.aligned_share, found.expected_share, found.lost_share, found.expected_lost_share)
     shares = [words.NOTHING if one is None else words.share(one) for one in known]
     longest = words.NOTHING if found.longest_ms is None else words.milliseconds(found.longest_ms)
     return [words.number(found.stalls), words.number(found.known), *shares, words.number(found.handoffs), longest]
@@ -130,7 +152,7 @@ def _drawn(view: Timeline, limit_ms: float, x_range: Any, y_range: Any) -> Any:
             if len(rows):
                 _marks(plot, view, rows, colour, number, stall=stall)
     if np.isfinite(limit_ms):
-        charts.limit_line(plot, limit_ms, f"stall: {limit_ms:.3g} ms")
+        charts.limit_line(plot, limit_ms, f"stall: {words.milliseconds(limit_ms)}")
     return plot
 
 

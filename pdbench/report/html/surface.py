@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from pdbench.measure.slo import parse_objectives
 from pdbench.report import charts, words
 from pdbench.report.html.context import Page, Shown
 from pdbench.report.html.parts import Block, Cell, Chart, Key, Missing, Section, Table, Text
@@ -32,7 +31,7 @@ def section(page: Page) -> Section | None:
     arms = {arm.label: arm for arm in page.arms}
     found = grid(
         {label: arm.numbers for label, arm in arms.items()},
-        parse_objectives([str(text) for text in page.document.get("slo") or []]),
+        page.objectives,
         base=page.base,
     )
     if found is None:
@@ -63,7 +62,8 @@ def _intro(found: Grid, simulated: bool) -> str:
 def _lead_chart(found: Grid, lead: Lead, arms: Mapping[str, Shown], page: Page) -> Chart:
     base, head = arms[found.base], arms[lead.head]
     points, leads = np.asarray(lead.points), np.asarray(lead.leads)
-    colours = np.where(leads > 0, head.colour, np.where(leads < 0, base.colour, _GREY))
+    theirs = base.colour if base.colour != head.colour else charts.SPARE
+    colours = np.where(leads > 0, head.colour, np.where(leads < 0, theirs, _GREY))
     alphas = np.where(leads == 0, 0.10, 0.16 + 0.66 * np.minimum(np.abs(points), _STRONG) / _STRONG)
     plot = _plot(found)
     tiles = _tiles(
@@ -87,7 +87,7 @@ def _lead_chart(found: Grid, lead: Lead, arms: Mapping[str, Shown], page: Page) 
         f" further it leads (full colour: {_STRONG:g} points). Grey: within {100 * found.margin:g} points."
         " Hatched: here the lead turns over."
     )
-    keys = [Key(f"{head.label} leads", head.colour, shape="box"), Key(f"{base.label} leads", base.colour, shape="box")]
+    keys = [Key(f"{head.label} leads", head.colour, shape="box"), Key(f"{base.label} leads", theirs, shape="box")]
     return Chart(
         f"surface-{head.number}", f"{head.label} against {base.label}{page.mark}", how, plot,
         _lead_table(found, lead, head, base, page.mark), [*keys, Key("level", _GREY, shape="box")],

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 
 from pdbench.report import charts, words
-from pdbench.report.html.context import Page
+from pdbench.report.html.context import MANY_LOADS, SIMULATED, Page
 from pdbench.report.html.parts import Block, Cell, Chart, Key, Points, Section, Table
 from pdbench.views.trend import FIGURES, Trend, TrendPoint, TrendVerdict, trend
 
@@ -16,19 +15,20 @@ _HOW = (
     "a mark is a run, oldest on the left; whiskers are the 95 % interval that the run itself gave. Hollow marks are"
     " INVALID runs, which carry no verdict."
 )
+_CROSSED = " A cross marks what was simulated: nothing of it ran in real time."
 
 
 def section(page: Page) -> Section | None:
     if len(page.runs) < 2:
         return None
-    found = trend([run.document for run in page.runs if run.kind != "search"])
+    found = trend([run.document for run in page.runs if run.kind not in MANY_LOADS])
     names = list(dict.fromkeys(point.run for point in found.points))
     if len(names) < 2:
         return None
     known = {arm.name: arm.number for arm in page.arms}
     free = iter(range(len(page.arms), len(page.arms) + len(found.arms)))
     numbers = {arm: known[arm] if arm in known else next(free) for arm in found.arms}
-    mark = " (simulated)" if all(point.simulated for point in found.points) else ""
+    mark = SIMULATED if all(point.simulated for point in found.points) else ""
     blocks: list[Block] = []
     if found.notes:
         blocks.append(Points([(note, "") for note in found.notes], "warn"))
@@ -56,8 +56,8 @@ def _chart(found: Trend, names: Sequence[str], numbers: dict[str, int], figure: 
     if joint:
         charts.percent_axis(plot)
     every = max(1, -(-len(names) // 8))
-    dates = {point.run: point.date for point in found.points}
-    charts.named_ticks(plot, {i: _short(dates[name], name) for i, name in enumerate(names) if i % every == 0}, axis="x")
+    labels = {point.run: _short(point) for point in found.points}
+    charts.named_ticks(plot, {i: labels[name] for i, name in enumerate(names) if i % every == 0}, axis="x")
     for arm, points in shown.items():
         _arm(
             plot,
@@ -71,7 +71,8 @@ def _chart(found: Trend, names: Sequence[str], numbers: dict[str, int], figure: 
     title = f"{label[:1].upper()}{label[1:]} over time{mark}"
     rows = [_row(point, value, joint) for points in shown.values() for point, value in points]
     table = Table(title, ("run", "arm", label, "95 % interval", "status"), rows, "llrrl")
-    return Chart(f"trend-{figure}", title, _HOW, plot, table, keys)
+    how = _HOW + _CROSSED * any(point.simulated for point in found.points)
+    return Chart(f"trend-{figure}", title, how, plot, table, keys)
 
 
 def _arm(plot: Any, points: Sequence[tuple[int, TrendPoint, float]], number: int, joint: bool) -> None:
@@ -81,7 +82,7 @@ def _arm(plot: Any, points: Sequence[tuple[int, TrendPoint, float]], number: int
     data = charts.source(
         x=[place for place, _, _ in points],
         y=[value for _, _, value in points],
-        run=[charts.plain(point.run) for _, point, _ in points],
+        run=[charts.plain(f"{point.run}{SIMULATED * point.simulated}") for _, point, _ in points],
         arm=[charts.plain(point.arm) for _, point, _ in points],
         alpha=[1.0 if point.valid else 0.0 for _, point, _ in points],
     )
@@ -102,6 +103,12 @@ def _arm(plot: Any, points: Sequence[tuple[int, TrendPoint, float]], number: int
         x="x", y="y", source=data, size=9, marker=charts.marker_of(number), fill_color=colour, fill_alpha="alpha",
         line_color=colour, line_width=1.6, name=tag,
     )  # fmt: skip
+    crossed = [(place, value) for place, point, value in points if point.simulated]
+    if crossed:
+        places, values = zip(*crossed, strict=True)
+        plot.scatter(
+            x=list(places), y=list(values), size=17, marker="x", line_color=charts.INK, name=tag
+        ).glyph.tags = ["ink"]
     said = "@y{0.0 %}" if joint else "@y{0.0} ms"
     charts.hover(plot, [dots], ("run", "@run"), ("arm", "@arm"), ("value", said))
 
@@ -116,11 +123,13 @@ def _row(point: TrendPoint, value: float | None, joint: bool) -> list[Cell | str
     if joint:
         shown = words.NOTHING if value is None else words.share(value)
     interval = words.shares(point.joint_interval) if joint else words.NOTHING
-    return [point.run, point.arm, shown, interval, Cell(status, words.tone(status))]
+    run = Cell(point.run, below="simulated" if point.simulated else "")
+    return [run, point.arm, shown, interval, Cell(status, words.tone(status))]
 
 
-def _short(date: datetime | None, name: str) -> str:
-    return name[:12] if date is None else f"{date.day} {date:%b %H:%M}"
+def _short(point: TrendPoint) -> str:
+    said = point.run[:12] if point.date is None else f"{point.date.day} {point.date:%b %H:%M}"
+    return f"{said}{SIMULATED * point.simulated}"
 
 
 def _verdicts(found: Sequence[TrendVerdict], mark: str) -> Table:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pdbench.report import words
-from pdbench.report.html.context import Page, Shown
+from pdbench.report.html.context import Page, Shown, reasons_of
 from pdbench.report.html.parts import Block, Cell, Missing, Points, Section, Table, Text
 from pdbench.units import format_bytes
 
@@ -14,13 +14,12 @@ Document = dict[str, Any]
 
 
 def section(page: Page) -> Section:
-    document = page.document
     blocks: list[Block] = [_verdict(page)]
-    reasons = (document.get("validity") or {}).get("reasons") or []
-    if reasons:
-        blocks.append(Points([_pair(reason) for reason in reasons], "bad"))
+    if reasons := _reasons(page):
+        blocks.append(Points(reasons, "bad"))
     several = len(page.runs) > 1
     notes = [(f"{run.name}: {note}" if several else str(note), "") for run in page.runs for note in run.notes]
+    notes += [(note, "") for note in page.notes]
     notes += [(text, "") for text in warnings_of(page)]
     if notes:
         blocks.append(Points(notes, "warn"))
@@ -35,16 +34,25 @@ def _verdict(page: Page) -> Text:
     if not page.document:
         return Text("The run is unfinished: nobody judged whether it measured what it meant to.", "bad")
     if page.invalid:
-        return Text("INVALID: the measurement itself went wrong. What to do stands below each reason.", "bad")
+        others = {id(arm.run) for arm in page.arms} - {id(run) for run in page.invalid}
+        who = f"INVALID ({', '.join(run.name for run in page.invalid)})" if others else "INVALID"
+        return Text(f"{who}: the measurement itself went wrong. What to do stands below each reason.", "bad")
     if page.simulated:
         return Text("VALID: every request is accounted for. It is simulated: nothing here ran in real time.")
-    return Text("VALID: every request is accounted for, and the load client kept its time.")
+    text = "VALID: every request is accounted for, and the load client kept its time."
+    if simulated := [arm.label for arm in page.arms if arm.simulated]:
+        text += f" Nothing of this ran in real time: {', '.join(simulated)}."
+    return Text(text)
 
 
-def _pair(reason: Any) -> tuple[str, str]:
-    if isinstance(reason, Mapping):
-        return str(reason.get("message", "")), str(reason.get("remedy", ""))
-    return str(reason), ""
+def _reasons(page: Page) -> list[tuple[str, str]]:
+    """Of every run of the page, by its name where there are several."""
+    several = len(page.runs) > 1
+    return [
+        (f"{run.name}: {message}" if several else message, remedy)
+        for run in page.runs
+        for message, remedy in reasons_of(run.document)
+    ]
 
 
 def warnings_of(page: Page) -> list[str]:
@@ -87,7 +95,7 @@ def _own_account(arm: Shown) -> list[Cell | str]:
     busy = (audit.get("cpu_share") or {}).get("p99")
     waited = audit.get("cpu_wait_share")
     return [
-        Cell(status, words.tone(status)),
+        Cell(status, words.tone(status), "" if arm.valid or status != "VALID" else "its run is INVALID"),
         *(words.number(counts.get(key)) for key in ("ok", "failed", "warmup")),
         words.spread(entry, "dispatch_lag_ms", "p99", unit=True),
         words.spread(entry, "client_lag_ms", "p99", unit=True),
