@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pdbench.report import charts
-from pdbench.report.html import surface
+from pdbench.report.html import stalls, surface
 from pdbench.report.html.context import Page, page_of
 from pdbench.report.html.page import SECTIONS, render
 from pdbench.store import write_json
@@ -223,3 +223,10 @@ def test_every_section_of_many_loads_is_made(tmp_path: Path) -> None:
     page: Page = page_of([open_run(str(stored(tmp_path, sweep())))])
     assert page.objectives
     assert [build(page) is None for build in SECTIONS.values()].count(False) == 3
+
+
+def test_a_long_limit_is_written_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stalls, "stall_limit_ms", lambda _arms: 1000.0)
+    text = render([open_run(str(write_run(tmp_path, pairs=1)))])
+    assert "stall: 1,000 ms" in text
+    assert "1e+03" not in text
