@@ -17,14 +17,24 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pdbench.errors import UsageError
 from pdbench.store import SCHEMAS, as_frame
 
 NAMES = ("requests", "tokens", "server", "steps")
+_NEEDED = {
+    "requests": ("arm", "pair", "index", "scheduled_ns"),
+    "tokens": ("arm", "pair", "index", "t_ns", "n_tokens"),
+    "server": ("arm", "pair"),
+    "steps": ("arm", "pair"),
+}
+"""Columns without which a table says nothing."""
 
 
 @dataclass(slots=True)
 class RawTables:
-    """``files``: (table, path) of every file that can be read. ``torn``: words about each that cannot."""
+    """``files``: (table, path) of every file that can be read. ``torn``: words about each that cannot.
+
+    Whether a file is whole shows only when it is read: then ``UsageError`` names it."""
 
     files: Sequence[tuple[str, Path]]
     torn: tuple[str, ...] = ()
@@ -48,9 +58,12 @@ class RawTables:
             if not path.is_file():
                 continue
             try:
-                pq.read_metadata(path)
-            except (pa.ArrowInvalid, OSError):
+                there = pq.read_schema(path).names
+            except (pa.ArrowException, OSError):
                 torn.append(f"{path.name} is torn and left out; run it again")
+                continue
+            if lacking := [column for column in _NEEDED[name] if column not in there]:
+                torn.append(f"{path.name} lacks {', '.join(lacking)} and is left out; run it again")
                 continue
             good.append((name, path))
         return cls(good, tuple(torn))
@@ -92,7 +105,7 @@ class RawTables:
         for path in self._paths(table):
             there = pq.read_schema(path).names
             wanted = there if names is None else [name for name in names if name in there]
-            parts.append(pq.read_table(path, columns=wanted, filters=[("arm", "==", arm)]))
+            parts.append(_read(path, columns=wanted, filters=[("arm", "==", arm)]))
         if not parts:
             empty = SCHEMAS[table].empty_table() if table in SCHEMAS else pa.table({"arm": [], "pair": []})
             return as_frame(empty)
@@ -103,7 +116,7 @@ class RawTables:
 
     def _arm(self, table: str) -> tuple[npt.NDArray[np.int32], list[str]]:
         if table not in self._codes:
-            parts = [pq.read_table(path, columns=["arm"], read_dictionary=["arm"]) for path in self._paths(table)]
+            parts = [_read(path, columns=["arm"], read_dictionary=["arm"]) for path in self._paths(table)]
             if not parts:
                 self._codes[table] = (np.zeros(0, dtype=np.int32), [])
             else:
@@ -123,6 +136,14 @@ class RawTables:
         wanted = [name for name in names if name in there and (table, name) not in self._arrays]
         if not wanted:
             return
-        read = pa.concat_tables([pq.read_table(path, columns=wanted) for path in paths], promote_options="permissive")
+        read = pa.concat_tables([_read(path, columns=wanted) for path in paths], promote_options="permissive")
         for name in wanted:
             self._arrays[table, name] = read.column(name).to_numpy()
+
+
+def _read(path: Path, **asked: Any) -> pa.Table:
+    try:
+        return pq.read_table(path, **asked)
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UsageError(f"cannot be read: {reason}", where=str(path), remedy="run it again") from None

@@ -96,8 +96,8 @@ class StoredRun:
             rows = self.tables.columns("requests", _NUMBERS, arm)
             chunks = self.tables.columns("tokens", ("pair", "index", "t_ns", "n_tokens"), arm)
             try:
-                found = numbers_of(_columns(rows), Tokens(*(_whole(chunks[name]) for name in chunks)))
-            except ValueError as error:
+                found = numbers_of(_columns(rows), _tokens(chunks))
+            except (TypeError, ValueError) as error:
                 raise UsageError(str(error), where=str(self.path), remedy="run again") from None
             # A request whose tokens were lost with a torn file did not fail: nothing is known of it.
             lost = (found.status == "ok") & ~found.completed & (_number(rows, "chunks", found) > 0)
@@ -172,12 +172,36 @@ def _of_file(path: Path) -> StoredRun:
     document = read_json(path)
     check_version(document, path)
     beside = path.parent / "manifest.json"
-    if beside.is_file() and document.get("run") == read_json(beside).get("run"):
+    manifest, torn = _manifest(beside)
+    if beside.is_file() and document.get("run") == (path.parent.name if torn else (manifest or {}).get("run")):
         found = _of_folder(path.parent)
         found.document = document
+        found.notes += [note for note in _mended(document) if note not in found.notes]
         return found
     note = "only the summary is here, without the records: give the run's directory for curves and timelines"
-    return StoredRun(path, document, None, [note], RawTables(()))
+    return StoredRun(path, document, None, [note, *_mended(document)], RawTables(()))
+
+
+def _manifest(path: Path) -> tuple[Document | None, str]:
+    """The manifest, or why it cannot be read. Raises ``UsageError`` for one of another version."""
+    if not path.is_file():
+        return None, ""
+    try:
+        manifest = read_json(path)
+    except UsageError:
+        return None, "manifest.json is torn: the command, the versions and the base are not known; run it again"
+    check_version(manifest, path)
+    return manifest, ""
+
+
+def _mended(document: Document) -> list[str]:
+    """Drop arms that are none, so that whoever reads a document may rely on a mapping of mappings; what was dropped."""
+    arms = document.get("arms")
+    if "arms" not in document or (isinstance(arms, dict) and all(isinstance(arm, dict) for arm in arms.values())):
+        return []
+    kept = {name: arm for name, arm in arms.items() if isinstance(arm, dict)} if isinstance(arms, dict) else {}
+    document["arms"] = kept
+    return ["the summary's figures by arm cannot be read and are left out; run it again"]
 
 
 def _of_folder(path: Path) -> StoredRun:
@@ -188,23 +212,23 @@ def _of_folder(path: Path) -> StoredRun:
             where=str(path),
             remedy="give the directory that a run printed",
         )
-    manifest = read_json(manifest_path) if manifest_path.is_file() else None
-    if manifest is not None:
-        check_version(manifest, manifest_path)
+    manifest, torn = _manifest(manifest_path)
     tables = RawTables.of_segments(segments) if manifest is None and segments.is_dir() else RawTables.of_folder(path)
-    notes = list(tables.torn)
+    notes = [*([torn] if torn else []), *tables.torn]
     if summary_path.is_file():
         document = read_json(summary_path)
         if manifest is None:
             check_version(document, summary_path)
+        if manifest is None and not torn:
             notes.insert(0, "the run was not sealed (no manifest.json): it was killed at its very end; run it again")
     else:
         document = unfinished_document(path, tables)
         gone = "summary.json is gone: its figures are made anew, without a verdict"
         left = f"the run is unfinished: {_UNFINISHED}; what its ended repetitions left is shown"
-        notes.insert(0, left if manifest is None else gone)
+        notes.insert(0, left if manifest is None and not torn else gone)
     if "kind" not in document:
         document = _filled(document, manifest, path)
+    notes += _mended(document)
     run = StoredRun(path, document, manifest, notes, tables)
     notes += _missing(run)
     return run
@@ -288,6 +312,11 @@ def _number(rows: Mapping[str, npt.NDArray[Any]], name: str, numbers: Numbers) -
 
 def _whole(values: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     return np.asarray(values, dtype=np.int64)
+
+
+def _tokens(chunks: Mapping[str, npt.NDArray[Any]]) -> Tokens:
+    pair, index, t_ns, n_tokens = (_whole(chunks[name]) for name in ("pair", "index", "t_ns", "n_tokens"))
+    return Tokens(pair=pair, index=index, t_ns=t_ns, n_tokens=n_tokens)
 
 
 def _columns(rows: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from pdbench.errors import UsageError
 from pdbench.measure.latency import floats, request_metrics
+from pdbench.report.formats import FORMATS, Asked
 from pdbench.store import read_run
 from pdbench.stored import UNFINISHED, open_run
 from tests.unit.documents import INVALID
@@ -153,7 +155,7 @@ def test_broken_tables_are_told(tmp_path: Path, name: str, harm: str) -> None:
     [
         ("manifest.json", b'{"schema_version": 0}', "an older version of pdbench"),
         ("manifest.json", b'{"schema_version": 2}', "another version of pdbench"),
-        ("manifest.json", b"[]", "is not a JSON object"),
+        ("summary.json", b"[]", "is not a JSON object"),
         ("summary.json", b"{", "cannot be read"),
     ],
 )
@@ -162,6 +164,55 @@ def test_what_cannot_be_read(tmp_path: Path, file: str, content: bytes, message:
     (path / file).write_bytes(content)
     with pytest.raises(UsageError, match=message):
         open_run(str(path))
+
+
+@pytest.mark.parametrize("content", [b'{"schema_ver', b"[]", b""])
+def test_a_run_whose_manifest_is_torn_is_still_a_run(tmp_path: Path, content: bytes) -> None:
+    path = write(tmp_path, [rows("a", 0)])
+    (path / "manifest.json").write_bytes(content)
+    for given in (path, path / "summary.json"):
+        run = open_run(str(given))
+        assert (run.kind, run.arms, run.manifest) == ("compare", ("a",), None)
+        assert run.notes[0].startswith("manifest.json is torn")
+        assert "was not sealed" not in " ".join(run.notes)
+        assert len(run.numbers("a")) == 3
+
+
+@pytest.mark.parametrize(
+    ("table", "column"), [("requests", "arm"), ("requests", "scheduled_ns"), ("tokens", "t_ns"), ("steps", "pair")]
+)
+def test_a_table_without_a_column_it_needs_is_left_out(tmp_path: Path, table: str, column: str) -> None:
+    path = write(tmp_path, [rows("a", 0)])
+    file = path / f"{table}.parquet"
+    pq.write_table(pq.read_table(file).drop_columns([column]), file)
+    run = open_run(str(path))
+    assert f"{table}.parquet lacks {column} and is left out; run it again" in run.notes
+    assert len(run.numbers("a")) == {"requests": 0, "tokens": 1}.get(table, 3)
+    assert len(run.steps("a")) == (0 if table == "steps" else 2)
+
+
+def test_a_table_with_broken_pages_is_named(tmp_path: Path) -> None:
+    """Its end is whole, so it seems well until it is read."""
+    path = write(tmp_path, [rows("a", 0)])
+    file = path / "tokens.parquet"
+    content = file.read_bytes()
+    file.write_bytes(content[:4] + b"\xff" * 60 + content[64:])
+    run = open_run(str(path))
+    with pytest.raises(UsageError, match="cannot be read") as told:
+        run.numbers("a")
+    assert str(told.value.where).endswith("tokens.parquet")
+
+
+@pytest.mark.parametrize("arms", [["a", "b"], "a", None, {"a": 3}])
+def test_arms_that_are_none(tmp_path: Path, arms: Any) -> None:
+    path = write(tmp_path, [rows("a", 0)], arms=arms)
+    alone = tmp_path / "alone.json"
+    alone.write_bytes((path / "summary.json").read_bytes())
+    for given in (path, path / "summary.json", alone):
+        run = open_run(str(given))
+        assert run.document["arms"] == {}
+        assert "the summary's figures by arm cannot be read and are left out; run it again" in run.notes
+        assert FORMATS["text"].export([run], Asked())
 
 
 def test_what_is_no_run(tmp_path: Path) -> None:
