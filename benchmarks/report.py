@@ -4,15 +4,18 @@
 
 A run of 100,000 requests with 64 tokens each, two arms of 50,000, is made up with numpy (a law of latencies, no
 measurement), written as any run is, with the server's own stamps, and rendered by the command that a user types. Under
-5 s and under 5 MB, else it exits with 1. Making the run takes longer than rendering it: about a minute in all.
+5 s of CPU and under 5 MB, else it exits with 1: on a busy machine the clock on the wall tells more of the others, so
+it is printed and not judged. Making the run takes longer than rendering it: about a minute in all.
 """
 
 from __future__ import annotations
 
 import argparse
+import resource
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -167,15 +170,26 @@ def main() -> int:
         path = (options.keep or directory) / "20260101T000000Z-made-up-0000000"
         make_run(path, options.requests, options.tokens)
         page = path / "report.html"
-        began = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "pdbench", "report", str(path), "--format", "html"], check=True)
-        took, size = time.perf_counter() - began, page.stat().st_size
-    kept = took < SECONDS and size < BYTES
-    print(
-        f"report.html of {options.requests:,} requests x {options.tokens} tokens: {took:.2f} s (under {SECONDS:g}),"
-        f" {size / 1e6:.2f} MB (under {BYTES / 1e6:g}): {'kept' if kept else 'MISSED'}"
-    )
+        took, cpu = timed([sys.executable, "-m", "pdbench", "report", str(path), "--format", "html"])
+        size = page.stat().st_size
+    text, kept = judged(cpu, took, size)
+    print(f"report.html of {options.requests:,} requests x {options.tokens} tokens: {text}")
     return 0 if kept else 1
+
+
+def timed(command: Sequence[str]) -> tuple[float, float]:
+    """Seconds on the wall, and of CPU, that a command took. Raises ``CalledProcessError`` where it fails."""
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    subprocess.run(command, check=True)
+    took, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return took, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def judged(cpu: float, took: float, size: int) -> tuple[str, bool]:
+    """The outcome in words, and whether it is kept; the time on the wall is told, not judged."""
+    kept = cpu < SECONDS and size < BYTES
+    text = f"{cpu:.2f} s of CPU (under {SECONDS:g}; {took:.2f} s on the wall), {size / 1e6:.2f} MB"
+    return f"{text} (under {BYTES / 1e6:g}): {'kept' if kept else 'MISSED'}", kept
 
 
 if __name__ == "__main__":
