@@ -15,6 +15,8 @@ _SPREADS = (
     ("TBT", "tbt_ms", ("p50", "p90", "p99")),
     ("worst gap", "worst_gap_ms", ("p90",)),
 )
+_SIGNED = {"met": "✓ met", "missed": "✗ missed"}
+_TONES = {"met": "good", "missed": "bad"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +40,15 @@ def rows(document: Mapping[str, Any]) -> list[Row]:
     found = [Row("requests ok / failed", [Cell(_counts(arm)) for arm in arms.values()])]
     if any("joint" in arm.get("attainment", {}) for arm in arms.values()):
         found.append(Row("all limits at once", [_share(arm, "joint") for arm in arms.values()]))
-    found += [Row(text, [_judged(arm, text) for arm in arms.values()]) for text in document.get("slo", [])]
+    valid = words.is_valid(document)
+    found += [Row(text, [_judged(arm, text, valid) for arm in arms.values()]) for text in document.get("slo", [])]
     for label, key, stats in _SPREADS:
         for stat in stats:
             if any(stat in (arm.get(key) or {}) for arm in arms.values()):
                 cells = [Cell(words.spread(arm, key, stat, unit=True)) for arm in arms.values()]
                 found.append(Row(f"{label} {stat.upper()}", cells))
-    found += _changes(document, list(arms))
+    if valid:
+        found += _changes(document, list(arms))
     found.append(Row("validity", [_validity(arm) for arm in arms.values()]))
     return found
 
@@ -70,13 +74,12 @@ def _share(arm: Mapping[str, Any], key: str) -> Cell:
     return Cell(percent(arm.get("attainment", {}).get(key)), below=words.shares(bounds) if bounds else "")
 
 
-def _judged(arm: Mapping[str, Any], text: str) -> Cell:
-    met = arm.get("slo_met", {}).get(text)
-    if met is None:
+def _judged(arm: Mapping[str, Any], text: str, valid: bool) -> Cell:
+    word = words.outcome(arm, text, valid=valid)
+    if not word:
         return Cell(words.NOTHING)
     share = _share(arm, text)
-    word = "✓ met" if met else "✗ missed"
-    return Cell(word, "good" if met else "bad", ", ".join(part for part in (share.text, share.below) if part))
+    return Cell(_SIGNED.get(word, word), _TONES.get(word, ""), ", ".join(p for p in (share.text, share.below) if p))
 
 
 def _changes(document: Mapping[str, Any], names: Sequence[str]) -> list[Row]:

@@ -202,3 +202,12 @@ def test_the_table_of_a_result() -> None:
     assert rows["change of joint attainment (primary)"][0].text == "base"
     assert rows["validity"][1].text == "VALID"
     assert table.reasons({"validity": {"reasons": [{"message": "late", "remedy": None}]}}) == [("late", "")]
+
+
+def test_the_table_of_an_invalid_result_gives_no_verdict() -> None:
+    from tests.unit.test_schema import document
+
+    invalid = {**document(), "validity": {"status": "INVALID", "reasons": [{"message": "late"}]}}
+    rows = {row.label: row.cells for row in table.rows(invalid)}
+    assert rows["ttft p90 <= 400ms"][0].text == "no verdict"
+    assert not any(label.startswith("change of") for label in rows)
