@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pdbench.report import words
+from pdbench.report.html.parts import Cell
 from pdbench.sentence import percent
 
 _SPREADS = (
@@ -17,15 +18,6 @@ _SPREADS = (
 )
 _SIGNED = {"met": "✓ met", "missed": "✗ missed"}
 _TONES = {"met": "good", "missed": "bad"}
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """``tone``: good, bad or nothing; ``below``: a second, quieter line."""
-
-    text: str
-    tone: str = ""
-    below: str = ""
 
 
 @dataclass(frozen=True, slots=True)
