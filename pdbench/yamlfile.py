@@ -11,6 +11,7 @@ A benchmark is configured by hand-written files, and most first runs fail on a t
 from __future__ import annotations
 
 import re
+import stat
 import types
 import typing
 from collections.abc import Hashable
@@ -31,6 +32,11 @@ _PART = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<key>[^`]*)`")
 _MISSING = re.compile(r"Object missing required field `(?P<key>[^`]*)`")
 _OWN_KEY = re.compile(r"^(?P<key>[a-z_][a-z0-9_]*)(?P<rest>: | (?:must|is|does|has)\b| )")
+
+
+_WORD = re.compile(r"[A-Za-z_][\w-]{0,39}")
+_LARGEST = 1 << 20
+_MOST_KEYS = 300_000
 
 
 class _Loader(yaml.SafeLoader):
@@ -88,41 +94,61 @@ def dotted(keys: tuple[Key, ...] | list[Key]) -> str:
 
 
 def read(path: Path) -> YamlDoc:
-    """Read one mapping. Raises ``UsageError`` naming file and line: missing, malformed, not a mapping."""
+    """Read one mapping. Raises ``UsageError`` naming file and line: missing, malformed, not a mapping, not a file."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = _bytes(path).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise UsageError(f"cannot read the file: {reason}", where=str(path)) from error
     return parse(text, path)
 
 
+def _bytes(path: Path) -> bytes:
+    """Never waits: what is no regular file (a pipe, a device) may have nothing to read, for ever."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise UsageError("is not a regular file", where=str(path))
+    with path.open("rb") as file:
+        found = file.read(_LARGEST + 1)
+    if len(found) > _LARGEST:
+        raise UsageError(f"is larger than {_LARGEST >> 20} MiB", where=str(path), remedy="name a file written by hand")
+    return found
+
+
 def parse(text: str, path: Path | None = None) -> YamlDoc:
     """As ``read``, from a string. Raises ``UsageError``."""
     name = str(path) if path is not None else "(yaml)"
-    loader = _Loader(text)
+    lines: dict[tuple[Key, ...], int] = {}
+    loader = None
     try:
+        loader = _Loader(text)
         node = loader.get_single_node()
+        if node is not None:
+            _note_lines(node, (), lines)
         data = loader.construct_document(node) if node is not None else None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{name}:{mark.line + 1}" if mark is not None else name
         raise UsageError(f"malformed YAML: {error.problem or error.context}", where=where) from error
-    except (yaml.YAMLError, ValueError, TypeError) as error:
+    except RecursionError as error:
+        raise UsageError("malformed YAML: nested too deeply", where=name) from error
+    except yaml.reader.ReaderError as error:  # its own text speaks of "<unicode string>"
+        raise UsageError(f"malformed YAML: {error.reason} (character {error.position})", where=name) from error
+    except (yaml.YAMLError, ValueError, TypeError, ArithmeticError, AttributeError, LookupError) as error:
         raise UsageError(f"malformed YAML: {error}", where=name) from error
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
     if not isinstance(data, dict) or node is None:
         raise UsageError("expected a mapping of keys to values", where=f"{name}:1", remedy="e.g. name: chat")
     bad = [key for key in data if not isinstance(key, str)]
     if bad:
-        raise UsageError(f"keys must be words, got {bad[0]!r}", where=name)
-    lines: dict[tuple[Key, ...], int] = {}
-    _note_lines(node, (), lines)
+        raise UsageError(f"keys must be words, got {bad[0]!r:.40}", where=name)
     return YamlDoc(path, data, lines)
 
 
 def _note_lines(node: yaml.Node, keys: tuple[Key, ...], lines: dict[tuple[Key, ...], int]) -> None:
+    if len(lines) > _MOST_KEYS:  # aliases of aliases: a few lines can stand for billions
+        raise ValueError("too many values")
     lines.setdefault(keys, node.start_mark.line + 1)
     if isinstance(node, yaml.MappingNode):
         for key_node, value_node in node.value:
@@ -154,7 +180,10 @@ def _usage_error(doc: YamlDoc, type_: Any, keys: tuple[Key, ...], text: str) -> 
     if match := _UNKNOWN.match(text):
         known = _field_names(_type_at(type_, path))
         remedy = did_you_mean(match["key"], known)
-        return UsageError("unknown key", where=doc.where(*keys, *path, match["key"]), remedy=remedy)
+        where = doc.where(*keys, *path, match["key"])
+        if not _WORD.fullmatch(match["key"]):  # what is no key is a file of something else: none of it is shown
+            where = where[: -len(match["key"])].rstrip(".: ")
+        return UsageError("unknown key", where=where, remedy=remedy)
     if match := _MISSING.match(text):
         where = doc.where(*keys, *path)
         inside = f" in {dotted([*keys, *path])}" if keys or path else ""

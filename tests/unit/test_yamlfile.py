@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import msgspec
@@ -70,6 +71,20 @@ def test_bad_values(text: str, where: str, what: str) -> None:
         ("1: 2", "w.yaml", "keys must be words"),
         ("a: 1\n---\nb: 2", "w.yaml", "malformed YAML"),
         ("a: !!python/object:os.system x", "w.yaml:1", "malformed YAML"),
+        ("a: \x00secret", "w.yaml", "not allowed (character 3)"),
+        ("[" * 3000, "w.yaml", "nested too deeply"),
+        ("a: &a [*a]", "w.yaml", "nested too deeply"),
+        ("a: !!timestamp x", "w.yaml", "malformed YAML"),
+        ("a: !!bool x", "w.yaml", "malformed YAML"),
+        (
+            "a: &a [1]\n"
+            + "\n".join(
+                f"{b}: &{b} [{', '.join(f'*{a}' for _ in range(9))}]"
+                for a, b in zip("abcdefgh", "bcdefghi", strict=True)
+            ),
+            "w.yaml",
+            "too many values",
+        ),
     ],
 )
 def test_malformed(text: str, where: str, what: str) -> None:
@@ -90,6 +105,23 @@ def test_not_text(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe\x00name")
     with pytest.raises(UsageError):
         read(path)
+
+
+@pytest.mark.parametrize("key", ["root:$6$abc:19000", "a secret line", "k" * 60])
+def test_what_is_no_key_is_not_shown(key: str) -> None:
+    with pytest.raises(UsageError, match="unknown key") as caught:
+        convert(doc(f"name: x\narrivals: {{rate: 1}}\n'{key}': 0"), Outer)
+    assert key not in str(caught.value)
+    assert caught.value.where == "w.yaml:3"
+
+
+def test_it_never_waits_for_a_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    with pytest.raises(UsageError, match="is not a regular file"):
+        read(tmp_path / "pipe.yaml")
+    (tmp_path / "large.yaml").write_bytes(b"#" * (1 << 20) + b"\n")
+    with pytest.raises(UsageError, match="larger than 1 MiB"):
+        read(tmp_path / "large.yaml")
 
 
 def test_where_falls_back_to_the_parent() -> None:
