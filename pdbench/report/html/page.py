@@ -7,6 +7,7 @@ by the template; the only markup that is passed through is Bokeh's and our own.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib import resources
@@ -65,9 +66,13 @@ def write_report(run_dir: Path, *, price: float | None = None) -> Path:
 
     path = run_dir / FILE_NAME
     text = render([open_run(str(run_dir))], price=price)
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_bytes(text.encode("utf-8", "replace"))
-    beside.replace(path)
+    # A name of its own for each: two may be asked for the same report at once.
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        beside.write_bytes(text.encode("utf-8", "replace"))
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
     return path
 
 

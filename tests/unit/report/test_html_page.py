@@ -268,4 +268,21 @@ def test_a_document_that_somebody_edited_still_has_a_page(tmp_path: Path, change
 def test_it_is_written_beside_the_run(tmp_path: Path) -> None:
     path = write_run(tmp_path, pairs=1)
     assert write_report(path) == path / "report.html"
-    assert [one.name for one in path.glob("*.part")] == []
+    assert [one.name for one in path.glob(".*.part")] == []
+
+
+def test_two_may_write_it_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_run(tmp_path, pairs=1)
+    texts = iter(["outer", "inner"])
+    monkeypatch.setattr("pdbench.report.html.page.render", lambda *_, **__: next(texts))
+    replace = Path.replace
+
+    def late(self: Path, target: Path) -> Path:
+        monkeypatch.setattr(Path, "replace", replace)
+        write_report(path)  # another one, between writing and putting in place
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", late)
+    write_report(path)
+    assert (path / "report.html").read_text() == "outer"
+    assert [one.name for one in path.glob(".*.part")] == []
