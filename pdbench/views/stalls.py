@@ -299,15 +299,16 @@ def _sentence(
     if not busy:
         have = "has" if count.known == 1 else "have"
         return f"No prefill runs on the devices that decode: {what} {have} another cause{unknown}.{cause}"
+    overlap = f"overlap{'s' * (count.aligned == 1)} a prefill on"
     bracket = f"(a stall is a gap above {_ms(limit)}, the longest is {_ms(longest)})"
     if count.known < LEAST_STALLS:
         return (
-            f"{count.aligned:,} of {_plural(count.known, 'stall')} overlap a prefill on their device: too few to tell"
+            f"{count.aligned:,} of {_plural(count.known, 'stall')} {overlap} their device: too few to tell"
             f" from chance, by which {_pc(count.chance)} would {bracket}{unknown}.{cause}"
         )
     return (
         f"{count.aligned:,} of {_plural(count.known, 'stall')} ({_pc(count.share)}, and {_pc(time.share)} of the time"
-        f" lost in stalls) overlap a prefill on their device; by chance {_pc(count.chance)} would, with"
+        f" lost in stalls) {overlap} their device; by chance {_pc(count.chance)} would, with"
         f" {_pc(time.chance)} of the time: {_weight(count, time)} {bracket}{unknown}.{cause}"
     )
 

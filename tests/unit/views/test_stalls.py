@@ -76,7 +76,7 @@ def by_hand(prefill_ms: tuple[float, float], worker: int = 0) -> tuple[pd.DataFr
 @pytest.mark.parametrize(
     ("prefill", "worker", "aligned", "said"),
     [
-        ((1130, 1200), 0, 1, "1 of 1 stall overlap a prefill on their device: too few to tell"),
+        ((1130, 1200), 0, 1, "1 of 1 stall overlaps a prefill on their device: too few to tell"),
         ((1230, 1239), 0, 0, "0 of 1 stall overlap a prefill on their device: too few to tell"),
         ((1130, 1200), 1, 0, "No prefill runs on the devices that decode: 1 stall (gaps above 30 ms"),
     ],
