@@ -51,11 +51,14 @@ def command(**values: Any) -> int:
     pdbench run; --web-host and --web-port are the page's own.
     """
     from pdbench.errors import UsageError
+    from pdbench.target.backend import clean_url
     from pdbench.web.guard import Account
 
     account = Account.from_environment() if values["web_login"] else None
     if values["api_key_env"] and not values["base_url"]:
         raise UsageError("needs --base-url", where="--api-key-env", remedy="the key is sent to that server alone")
+    if values["base_url"]:
+        clean_url(values["base_url"], where="--base-url")
     fleet = fleet_of(values)
     note("loading")
     from pdbench.web.serve import Options, serve

@@ -90,6 +90,8 @@ class Backend:
 
 def resolve_backend(text: str) -> Backend:
     """A shipped name, a YAML file or ``NAME=URL``. Raises ``UsageError``."""
+    if "://" in text and "@" in text:
+        clean_url(text, where="BACKEND")
     if "=" in text and not text.endswith((".yaml", ".yml")):
         name, url = text.split("=", 1)
         return url_backend(name, url)
@@ -100,13 +102,14 @@ def resolve_backend(text: str) -> Backend:
 
 def url_backend(name: str, url: str, *, model: str | None = None) -> Backend:
     """A server that already runs. Raises ``UsageError`` for a bad name or URL."""
+    found = clean_url(url, where=f"{name}={url}")
     check_name(name, where=f"{name}={url}")
     return Backend(
         name=name,
         engine="openai",
         path=None,
         data={"name": name, "engine": "openai", "base_url": url},
-        base_url=clean_url(url, where=f"{name}={url}"),
+        base_url=found,
         model=model,
     )
 
@@ -208,6 +211,9 @@ def check_name(name: str, *, where: str) -> None:
 
 def clean_url(url: str, *, where: str) -> str:
     """``http://host:port`` without a trailing ``/`` or ``/v1``. Raises ``UsageError``."""
+    if "@" in url:  # what stands before it may be a secret, and goes into no message, page or file
+        remedy = "put the key into an environment variable: --api-key-env VAR, or api_key_env in a backend's YAML"
+        raise UsageError("a base URL has no user or password", where=where.partition("=")[0], remedy=remedy)
     remedy = "expected http://HOST:PORT, e.g. http://127.0.0.1:8000"
     try:
         parts = urlsplit(url)

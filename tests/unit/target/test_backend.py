@@ -107,3 +107,13 @@ def test_engine_defaults_to_what_the_keys_say(tmp_path: Path) -> None:
 )
 def test_clean_url(url: str, clean: str) -> None:
     assert clean_url(url, where="") == clean
+
+
+@pytest.mark.parametrize(
+    "text", ["a=http://me:hush@host", "http://me:hush@host", "http://me:hush@host?k=v", "a=http://me:hu/sh@h:port"]
+)
+def test_a_secret_in_a_url_is_refused_and_not_repeated(text: str) -> None:
+    with pytest.raises(UsageError, match="no user or password") as caught:
+        resolve_backend(text)
+    assert "hu" not in str(caught.value).replace("http", "")
+    assert "--api-key-env" in caught.value.remedy
