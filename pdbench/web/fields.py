@@ -9,10 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pdbench import resources
 from pdbench.errors import PdbenchError, UsageError
+from pdbench.web.files import SUFFIXES, check_file, is_path
 
 if TYPE_CHECKING:
     from pdbench.settings import Settings
@@ -52,7 +54,7 @@ FIELDS = (
           shown="Base URL"),
     Field("model", "which of its models; empty: the first that it lists", "--model"),
     Field("workload", "what is sent, and when", "--workload", "chat"),
-    Field(_FILE, "a YAML file of this machine instead"),
+    Field(_FILE, "a YAML file below the folder where pdbench web was started, instead"),
     Field("arrivals", "empty: the workload's; poisson, constant, gamma, ramp:1:8:60s, spike:2:10:20s:5s, closed, ...",
           "--arrivals"),
     Field("rate", "requests per second; empty: the workload's", "--rate"),
@@ -82,13 +84,15 @@ class Asked:
 @dataclass(frozen=True, slots=True)
 class Preset:
     """What the command line of ``pdbench web`` fixes for every run. ``extra``: arguments that go with each (``-o``,
-    workers); ``base_url``: fills the form, and is the one server that gets the key of ``api_key_env``."""
+    workers); ``base_url``: fills the form, and is the one server that gets the key of ``api_key_env``; ``root``: where
+    the files that a form names must be."""
 
     extra: tuple[str, ...] = ()
     base_url: str = ""
     model: str = ""
     api: str = ""
     api_key_env: str = ""
+    root: Path = Path()
 
     def defaults(self) -> dict[str, str]:
         """What a new form holds."""
@@ -117,10 +121,26 @@ def arguments(form: Mapping[str, str], preset: Preset) -> tuple[str, list[str]]:
     if url and not single and values["model"]:
         remedy = "write a backend YAML with engine: openai and name that"
         raise UsageError("cannot be chosen in a comparison", where=BY_NAME["model"].label, remedy=remedy)
+    _check_files(values, backends, preset.root)
     options = _options(values, single) + _server(url, single, preset) + list(preset.extra)
     names = [*backends, *([f"server={url}"] if url and not single else [])]
     # What follows -- is never an option, whatever it looks like.
     return ("run" if single else "compare"), [*options, *(["--", *names] if names else [])]
+
+
+def _check_files(values: Mapping[str, str], backends: Sequence[str], root: Path) -> None:
+    """Whatever may open a file, in any field. Raises ``UsageError``."""
+    named = [("workload", values["workload"]), *(("backends", one) for one in backends)]
+    for name, text in named:
+        url = name == "backends" and "=" in text and not text.endswith(SUFFIXES)
+        if is_path(text) and not url:
+            check_file(text, root, where=BY_NAME[name].label)
+    if values[_FILE]:
+        check_file(values[_FILE], root, where=BY_NAME[_FILE].label)
+    kind = values["arrivals"].partition(":")[0]
+    if kind == "trace":
+        remedy = "name it in a workload file (arrivals: {process: trace, file: ...})"
+        raise UsageError("a trace's file cannot be named in a form", where=BY_NAME["arrivals"].label, remedy=remedy)
 
 
 def _options(values: Mapping[str, str], single: bool) -> list[str]:

@@ -59,7 +59,7 @@ def slo_tab(page: Page, objective: str = "ttft p90 <= 2s") -> None:
 
 
 def test_from_the_form_to_the_report(desk: Desk, tmp_path: Path, open_page: OpenPage) -> None:
-    with desk.fake(tmp_path) as url, web(desk, "-o", str(tmp_path / "out")) as served:
+    with desk.fake(tmp_path) as url, web(desk, "-o", str(tmp_path / "out"), folder=tmp_path) as served:
         page = open_page()
         page.goto(served.url)
         fill(page, url, tiny(tmp_path), rate="-1")
@@ -109,7 +109,10 @@ def edit_the_rate(live: Page) -> None:
 
 
 def test_with_two_workers_wide_and_narrow(desk: Desk, tmp_path: Path, open_page: OpenPage) -> None:
-    with desk.fake(tmp_path) as url, web(desk, "-o", str(tmp_path / "out"), "--processes", "2") as served:
+    with (
+        desk.fake(tmp_path) as url,
+        web(desk, "-o", str(tmp_path / "out"), "--processes", "2", folder=tmp_path) as served,
+    ):
         page = open_page(dark=True)
         page.goto(served.url)
         fill(page, url, tiny(tmp_path), numRequests="150", rate="30")

@@ -29,7 +29,7 @@ def desk() -> Desk:
 
 def test_a_run_from_the_form_to_its_files(desk: Desk, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with desk.fake(tmp_path) as url, web(desk, "-o", str(out)) as page:
+    with desk.fake(tmp_path) as url, web(desk, "-o", str(out), folder=tmp_path) as page:
         assert page.news() == {"number": 0, "state": "ready"}
         bad = page.post("/swarm", form(url, tiny(tmp_path), rate="-1"))
         assert (bad["success"], bad["message"]) == (False, "Rate: rate must be greater than 0, got -1")
@@ -75,7 +75,7 @@ def test_a_run_from_the_form_to_its_files(desk: Desk, tmp_path: Path) -> None:
 
 def test_a_stop_and_an_end_keep_what_was_measured(desk: Desk, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with desk.fake(tmp_path) as url, web(desk, "-o", str(out)) as page:
+    with desk.fake(tmp_path) as url, web(desk, "-o", str(out), folder=tmp_path) as page:
         assert page.post("/swarm", form(url, tiny(tmp_path), num_requests="5000"))["success"]
         page.await_news(lambda news: news["state"] == "running" and news["arms"][0]["ended"] > 3, "some ended")
         assert page.post("/pdbench/stop")["success"]
@@ -97,7 +97,7 @@ def test_a_stop_and_an_end_keep_what_was_measured(desk: Desk, tmp_path: Path) ->
 
 def test_two_workers_and_one_that_is_lost(desk: Desk, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with desk.fake(tmp_path) as url, web(desk, "-o", str(out), "--processes", "2") as page:
+    with desk.fake(tmp_path) as url, web(desk, "-o", str(out), "--processes", "2", folder=tmp_path) as page:
         until(lambda: page.get("/worker-count").json()["worker_count"] == 2, "two workers")
         assert page.post("/swarm", form(url, tiny(tmp_path), num_requests="200"))["success"]
         page.await_news(lambda news: news["state"] == "running" and news["arms"][0]["ended"] > 5, "some ended")

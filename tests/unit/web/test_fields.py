@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pdbench.cli.web import resolve
 from pdbench.errors import PdbenchError, UsageError
-from pdbench.web.fields import FIELDS, Preset, arguments, explain, extra_options
+from pdbench.web.fields import BY_NAME, FIELDS, Preset, arguments, explain, extra_options
 
 URL = "http://127.0.0.1:8000"
 
@@ -40,6 +41,7 @@ def test_a_form_is_a_command_line(form: dict[str, str], kind: str, args: list[st
         ({"backends": " , "}, "Backends: nothing to measure"),
         ({"backends": "a", "model": "m"}, "Model: only goes with a base URL"),
         ({"backends": "a", "base_url": URL, "model": "m"}, "Model: cannot be chosen in a comparison"),
+        ({"backends": "a", "arrivals": "trace:/etc/passwd"}, "Arrivals: a trace's file cannot be named in a form"),
         ({"backends": "a\x00b"}, "Backends: too long"),
         ({"backends": "a" * 5000}, "Backends: too long"),
     ],
@@ -48,6 +50,39 @@ def test_a_form_that_is_none(form: dict[str, str], says: str) -> None:
     with pytest.raises(UsageError) as caught:
         arguments(form, Preset())
     assert explain(caught.value).startswith(says)
+
+
+@pytest.mark.parametrize(
+    ("text", "well"),
+    [
+        ("mine.yaml", True),
+        ("sub/mine.yml", True),
+        ("{root}/mine.yaml", True),
+        ("mine.csv", False),
+        ("sub/../../other.yaml", False),
+        ("/proc/kmsg", False),
+        ("/etc/shadow", False),
+        ("/nowhere.yaml", False),
+        ("~/x.yaml", False),
+        ("~nobody-such/x.yaml", False),
+        ("link.yaml", False),
+        ("loop.yaml", False),
+    ],
+)
+@pytest.mark.parametrize("name", ["workload_file", "backends", "workload"])
+def test_files_are_named_below_one_folder(tmp_path: Path, name: str, text: str, well: bool) -> None:
+    (tmp_path / "link.yaml").symlink_to("/etc/passwd")
+    (tmp_path / "loop.yaml").symlink_to("loop.yaml")
+    given = text.format(root=tmp_path)
+    if name != "workload_file" and not ("/" in given or given.endswith(".yaml")):
+        return  # a name of something shipped
+    form = {"backends": "a"} | {name: given}
+    if well:
+        assert given in arguments(form, Preset(root=tmp_path))[1]
+        return
+    with pytest.raises(UsageError, match=r"only \*\.yaml and \*\.yml files below") as caught:
+        arguments(form, Preset(root=tmp_path))
+    assert caught.value.where == BY_NAME[name].label
 
 
 def test_the_key_goes_to_the_server_it_was_given_for() -> None:
@@ -77,7 +112,8 @@ def test_the_key_goes_to_the_server_it_was_given_for() -> None:
         ({"SLO": "ttft <= 400ms"}, "SLO: "),
         ({"SLO": "itl p90 <= 4ms"}, "SLO: "),
         ({"seed": "-1"}, "Seed: "),
-        ({"workload_file": "/nowhere.yaml"}, "workload: no such file: /nowhere.yaml"),
+        ({"workload_file": "nowhere.yaml"}, "workload: no such file: nowhere.yaml"),
+        ({"base_url": "http://me:hush@x"}, "server: a base URL has no user or password. put the key into"),
         ({"base_url": "ftp://x"}, "server=ftp://x: bad URL"),
         ({"base_url": "", "backends": "disagregated"}, "unknown backend 'disagregated'. did you mean"),
         ({"base_url": "", "backends": "x=http://a x=http://b"}, "two arms are named 'x'"),
