@@ -29,6 +29,10 @@ _LOOPBACK = "127.0.0.1"
     metavar="PORT", help="Its port (0: any that is free).",
 )  # fmt: skip
 @click.option(
+    "--web-name", multiple=True, envvar="PDBENCH_WEB_NAME", metavar="NAME",
+    help="A host name by which the page may be asked for, besides addresses and this machine's own (repeatable).",
+)  # fmt: skip
+@click.option(
     "--web-login", is_flag=True, envvar="PDBENCH_WEB_LOGIN",
     help="Ask for the user and password in PDBENCH_WEB_USER and PDBENCH_WEB_PASSWORD.",
 )  # fmt: skip
@@ -63,7 +67,7 @@ def command(**values: Any) -> int:
     note("loading")
     from pdbench.web.serve import Options, serve
 
-    options = Options(values["web_host"], values["web_port"], account, fleet, preset_of(values))
+    options = Options(values["web_host"], values["web_port"], account, values["web_name"], fleet, preset_of(values))
     return serve(options, resolve, note)
 
 

@@ -1,8 +1,9 @@
 """Who may talk to the page. Pure: headers in, a decision out.
 
-A page on 127.0.0.1 can be reached by every site that the same browser has open: by a form sent to it, or by a name that
-points to 127.0.0.1 (DNS rebinding). So the name in ``Host`` must be one that the page is bound to, and whatever changes
-something must come from the page itself.
+A page can be reached by every site that a browser near it has open: by a form sent to it, or by a name of that site
+that points here (DNS rebinding). So the name in ``Host`` must be one of ours, and whatever changes something must come
+from the page itself. An address is no name and cannot be rebound. A page with a login may be known by any name: the
+cookie that opens it is sent to the name under which somebody logged in, and to no other.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import os
-from collections.abc import Mapping
+import socket
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -18,7 +20,6 @@ from pdbench.errors import UsageError
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 USER, PASSWORD = "PDBENCH_WEB_USER", "PDBENCH_WEB_PASSWORD"
-_LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _OURS = frozenset({"same-origin", "none"})
 
 _SOURCES = (
@@ -45,12 +46,51 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def refusal(method: str, headers: Mapping[str, str], bound: str) -> str:
-    """Why a request is not answered; ``""`` if it is. ``bound``: the host that the page listens on."""
+def own_names(bound: str) -> frozenset[str]:
+    """Under which names of this machine a page that is bound to ``bound`` is asked for, besides addresses."""
+    found = {bound, "localhost"}
+    if not is_loopback(bound):  # the full name may take a look-up
+        found |= {socket.gethostname(), socket.getfqdn()}
+    return frozenset(_name(name) or name.lower() for name in found)
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """By what the page may be asked for. ``bound``: the host it listens on; ``names``: in lower case; ``any_name``:
+    it has a login, and listens elsewhere than on 127.0.0.1."""
+
+    bound: str = "127.0.0.1"
+    names: frozenset[str] = frozenset({"localhost"})
+    any_name: bool = False
+
+    @classmethod
+    def of(cls, bound: str, extra: Sequence[str] = (), *, login: bool = False) -> Door:
+        """``extra``: of ``--web-name``. Raises ``UsageError`` where one is no name."""
+        for name in extra:
+            if not name or _name(name) != name.lower():
+                remedy = "give a host name without scheme and port, e.g. bench.example"
+                raise UsageError(f"'{name}' is no host name", where="--web-name", remedy=remedy)
+        names = own_names(bound) | {name.lower() for name in extra}
+        return cls(bound, names, login and not is_loopback(bound))
+
+    def admits(self, name: str) -> bool:
+        """Whether ``name`` is an address that reaches us, or one of our names."""
+        if name in self.names or self.any_name:
+            return bool(name)
+        try:
+            address = ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return address.is_loopback if is_loopback(self.bound) else True
+
+
+def refusal(method: str, headers: Mapping[str, str], door: Door) -> str:
+    """Why a request is not answered; ``""`` if it is."""
     host = headers.get("Host", "")
     name = _name(host)
-    if is_loopback(bound) and name not in _LOCAL_NAMES | {bound.strip("[]").lower()}:
-        return f"this page is not known as '{name or 'nothing'}': use http://{bound}"
+    if not door.admits(name):
+        at = "an address of this machine" if door.bound in ("0.0.0.0", "::") else f"http://{door.bound}"
+        return f"this page is not known as '{name or 'nothing'}': use {at}, or start it with --web-name"
     if method in SAFE:
         return ""
     origin, site = headers.get("Origin"), headers.get("Sec-Fetch-Site")

@@ -15,20 +15,22 @@ from pdbench.load import shape  # before locust.web: imports locust without its 
 
 from flask import Response, abort, jsonify, redirect, request, session, url_for  # isort: skip
 from flask_login import UserMixin, current_user, login_user  # type: ignore[import-untyped]  # isort: skip
-from gevent import sleep  # isort: skip
+from gevent import Timeout, sleep  # isort: skip
 from jinja2 import ChoiceLoader, DictLoader  # isort: skip
 from locust.env import Environment  # isort: skip
 from locust.web import WebUI  # isort: skip
 
-from pdbench.errors import PdbenchError
+from pdbench.errors import PdbenchError, UsageError
 from pdbench.web import tab
 from pdbench.web.fields import Asked, Preset, arguments, explain, extra_options
-from pdbench.web.guard import HEADERS, Account, refusal
+from pdbench.web.guard import HEADERS, Account, Door, refusal
 from pdbench.web.runs import Runs
 
 Check = Callable[[str, list[str]], Asked]
 _OPEN = frozenset({"locust.login", "locust.send_assets", "pdbench.login"})
 _SHUT = ("locust.update_user", "locust.request_stats_full_history_csv")
+CHECK_S = 120.0
+"""How long checking a form may take: each ``pdserve check`` has a minute."""
 _WRONG_S = 0.5  # how long a wrong password takes
 
 assert shape.VERSION
@@ -73,7 +75,13 @@ def locust_state(state: str) -> str:
 
 
 def install(
-    page: Page, runs: Runs, preset: Preset, check: Check, aside: Callable[..., Any], account: Account | None
+    page: Page,
+    runs: Runs,
+    preset: Preset,
+    check: Check,
+    aside: Callable[..., Any],
+    account: Account | None,
+    door: Door,
 ) -> None:
     """Replace Locust's views by ours and guard all of them. ``aside``: calls a function in another thread."""
     app, views = page.flask, page.flask.view_functions
@@ -81,9 +89,11 @@ def install(
     def swarm() -> Response:
         form = request.form.to_dict()
         try:
-            runs.start(form, lambda: aside(check, arguments(form, preset)))
+            runs.start(form, lambda: _in_time(lambda: aside(check, arguments(form, preset))))
         except PdbenchError as error:
             return jsonify({"success": False, "message": explain(error), "host": ""})
+        except Exception as error:  # Locust's form shows a message, and nothing of an answer without one
+            return jsonify({"success": False, "message": f"{type(error).__name__}: {error}", "host": ""})
         return jsonify({"success": True, "message": "started", "host": ""})
 
     def stop() -> Response:
@@ -112,7 +122,14 @@ def install(
     for name in _SHUT:
         views[name] = lambda **_: abort(404)
     _dress(app)
-    _guard(page, account)
+    _guard(page, account, door)
+
+
+def _in_time(check: Callable[[], Asked]) -> Asked:
+    """A file or a program that never answers must not shut the form for ever: its thread is left behind."""
+    late = UsageError(f"the check took longer than {CHECK_S:g} s", remedy="look at the files that are named")
+    with Timeout(CHECK_S, late):
+        return check()
 
 
 def _dress(app: Any) -> None:
@@ -155,7 +172,7 @@ class _User(UserMixin):  # type: ignore[misc,unused-ignore]
     id = "pdbench"
 
 
-def _guard(page: Page, account: Account | None) -> None:
+def _guard(page: Page, account: Account | None, door: Door) -> None:
     """Every request is looked at before any view sees it, and every answer gets its headers."""
     app = page.flask
     app.secret_key = secrets.token_bytes(32)  # sessions end with the process
@@ -164,7 +181,7 @@ def _guard(page: Page, account: Account | None) -> None:
     )
 
     def before() -> Any:
-        if why := refusal(request.method, dict(request.headers), page.host):
+        if why := refusal(request.method, dict(request.headers), door):
             return Response(why, 403, mimetype="text/plain")
         if request.path == "/favicon.ico":
             return Response(status=204)

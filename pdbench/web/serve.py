@@ -24,7 +24,7 @@ from pdbench.fleetspec import FleetSpec
 from pdbench.report import charts
 from pdbench.web.crew import PageCrew
 from pdbench.web.fields import Preset
-from pdbench.web.guard import Account, is_loopback
+from pdbench.web.guard import Account, Door, is_loopback
 from pdbench.web.locustui import Check, Page, install
 from pdbench.web.runs import Runs
 from pdbench.web.views import blueprint
@@ -38,11 +38,12 @@ assert charts.PALETTE  # imported now: a second that a page would else have to w
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Of the command line. ``account``: of ``--web-login``."""
+    """Of the command line. ``account``: of ``--web-login``; ``names``: of ``--web-name``."""
 
     host: str = "127.0.0.1"
     port: int = 8089
     account: Account | None = None
+    names: tuple[str, ...] = ()
     fleet: FleetSpec | None = None
     preset: Preset = field(default_factory=Preset)
 
@@ -52,6 +53,7 @@ def serve(options: Options, check: Check, say: Callable[[str], None]) -> int:
 
     Raises ``UsageError`` where a port is taken.
     """
+    door = Door.of(options.host, options.names, login=options.account is not None)
     listener = _listener(options)
     crew = PageCrew(options.fleet, lambda text: told(text))
     runs = Runs(crew, say)
@@ -65,7 +67,7 @@ def serve(options: Options, check: Check, say: Callable[[str], None]) -> int:
         crew.hire()
         port = listener.getsockname()[1]
         page = Page(crew.environment, options.host, port, runs, options.preset, login=options.account is not None)
-        install(page, runs, options.preset, check, _aside, options.account)
+        install(page, runs, options.preset, check, _aside, options.account, door)
         page.flask.register_blueprint(blueprint(runs, _aside))
         server = pywsgi.WSGIServer(listener, page.flask, log=None, error_log=logging.getLogger("pdbench.web"))
         server.start()

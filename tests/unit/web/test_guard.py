@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from pdbench.errors import UsageError
-from pdbench.web.guard import Account, is_loopback, refusal
+from pdbench.web.guard import Account, Door, is_loopback, refusal
 
 
 @pytest.mark.parametrize(
@@ -21,7 +23,17 @@ from pdbench.web.guard import Account, is_loopback, refusal
         ("GET", {"Host": "localhost@evil.example"}, "127.0.0.1", False),
         ("GET", {}, "127.0.0.1", False),
         ("GET", {"Host": "[::1"}, "127.0.0.1", False),
-        ("GET", {"Host": "bench.example"}, "0.0.0.0", True),  # bound to all: any name may be ours
+        ("GET", {"Host": "10.0.0.7:8089"}, "127.0.0.1", False),
+        ("GET", {"Host": "10.0.0.7:8089"}, "0.0.0.0", True),  # an address cannot be rebound
+        ("GET", {"Host": "[fe80::1]:8089"}, "::", True),
+        ("GET", {"Host": "LocalHost:8089"}, "0.0.0.0", True),
+        ("GET", {"Host": f"{socket.gethostname()}:8089"}, "0.0.0.0", True),
+        ("GET", {"Host": "bench.example"}, "0.0.0.0", True),  # its --web-name
+        ("GET", {"Host": "bench.example"}, "127.0.0.1", True),  # of a proxy before it
+        ("GET", {"Host": "evil.example:8089"}, "0.0.0.0", False),  # DNS rebinding
+        ("GET", {"Host": "evil.example:8089"}, "10.0.0.7", False),
+        ("POST", {"Host": "evil.example", "Origin": "http://evil.example"}, "0.0.0.0", False),
+        ("GET", {}, "0.0.0.0", False),
         ("GET", {"Host": "127.0.0.1:8089", "Origin": "http://evil.example"}, "127.0.0.1", True),  # it cannot be read
         ("POST", {"Host": "127.0.0.1:8089"}, "127.0.0.1", True),  # no browser
         ("POST", {"Host": "127.0.0.1:8089", "Origin": "http://127.0.0.1:8089"}, "127.0.0.1", True),
@@ -41,7 +53,19 @@ from pdbench.web.guard import Account, is_loopback, refusal
     ],
 )
 def test_who_is_answered(method: str, headers: dict[str, str], bound: str, well: bool) -> None:
-    assert (refusal(method, headers, bound) == "") == well
+    assert (refusal(method, headers, Door.of(bound, ["Bench.example"])) == "") == well
+
+
+def test_with_a_login_any_name_may_be_ours_off_loopback() -> None:
+    headers = {"Host": "any.example"}
+    assert refusal("GET", headers, Door.of("0.0.0.0", login=True)) == ""
+    assert "any.example" in refusal("GET", headers, Door.of("127.0.0.1", login=True))
+
+
+@pytest.mark.parametrize("name", ["http://bench.example", "bench.example:8089", "", "a/b"])
+def test_a_name_is_a_name(name: str) -> None:
+    with pytest.raises(UsageError, match="is no host name"):
+        Door.of("0.0.0.0", [name])
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gevent
 import pytest
 
 from pdbench.load import shape  # noqa: F401 - imports locust without its patches
@@ -13,7 +14,7 @@ from pdbench.load import shape  # noqa: F401 - imports locust without its patche
 from pdbench.errors import UsageError  # isort: skip
 from pdbench.web.crew import PageCrew
 from pdbench.web.fields import Preset
-from pdbench.web.guard import Account
+from pdbench.web.guard import Account, Door
 from pdbench.web.locustui import Page, install
 from pdbench.web.runs import Runs
 from pdbench.web.screen import Ending, Screen
@@ -38,10 +39,12 @@ def crew() -> Iterator[PageCrew]:
     found.close()
 
 
-def client(crew: PageCrew, account: Account | None = None, host: str = "127.0.0.1") -> tuple[Any, Runs]:
+def client(
+    crew: PageCrew, account: Account | None = None, host: str = "127.0.0.1", check: Any = refuse
+) -> tuple[Any, Runs]:
     runs = Runs(crew, lambda text: None)
     page = Page(crew.environment, host, 8089, runs, Preset(api_key_env="MY_KEY"), login=account is not None)
-    install(page, runs, Preset(), refuse, aside, account)
+    install(page, runs, Preset(), check, aside, account, Door.of(host, login=account is not None))
     page.flask.register_blueprint(blueprint(runs, aside))
     return page.flask.test_client(), runs
 
@@ -109,6 +112,29 @@ def test_a_bad_form_is_told_in_the_form(crew: PageCrew) -> None:
     assert runs.state == "ready"
     assert not browser.post("/pdbench/rate", headers=US, data={"rate": "fast"}).json["success"]
     assert browser.get("/pdbench/live.json", headers=US).json == {"number": 0, "state": "ready"}
+
+
+def test_whatever_fails_in_a_form_is_told_in_the_form(crew: PageCrew, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(kind: str, args: list[str]) -> Any:
+        raise RecursionError("odd")
+
+    browser, _ = client(crew, check=fail)
+    answer = browser.post("/swarm", headers=US, data={"backends": "x"})
+    assert (answer.status_code, answer.json["success"]) == (200, False)
+    assert answer.json["message"] == "RecursionError: odd"
+
+    monkeypatch.setattr("pdbench.web.locustui.CHECK_S", 0.01)
+    browser, runs = client(crew, check=lambda kind, args: gevent.sleep(30))
+    answer = browser.post("/swarm", headers=US, data={"backends": "x"})
+    assert answer.json["message"].startswith("the check took longer than 0.01 s"), answer.json
+    assert runs.state == "ready"
+    assert browser.post("/swarm", headers=US, data={}).json["message"].startswith("Backends:"), "it is free again"
+
+
+def test_off_loopback_an_unknown_name_is_refused(crew: PageCrew) -> None:
+    browser, _ = client(crew, host="0.0.0.0")
+    assert browser.get("/pdbench/live.json", headers={"Host": "evil.example"}).status_code == 403
+    assert browser.get("/pdbench/live.json", headers={"Host": "10.0.0.7"}).status_code == 200
 
 
 def test_texts_of_a_run_are_escaped(crew: PageCrew, tmp_path: Path) -> None:
