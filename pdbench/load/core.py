@@ -37,15 +37,20 @@ class Core:
 
     def run(self, job: Job, on_delta: OnDelta, should_stop: ShouldStop) -> LoadOutcome:
         """One round with those who were gathered."""
-        self._round = Round(self._muster, self._members, job)
-        return self._round.play(on_delta, should_stop)
+        self._round = one = Round(self._muster, self._members, job)
+        try:
+            return one.play(on_delta, should_stop)
+        finally:
+            self._round = None
 
-    def retime(self, factor: float) -> Edit | None:
-        """What is left of the round comes ``factor`` times as fast from a moment ahead on; None: nothing is left."""
-        return self._round.retime(factor) if self._round is not None else None
+    def retime(self, run_id: str, factor: float) -> Edit | None:
+        """What is left of the run of this id comes ``factor`` times as fast from a moment ahead on; None: nothing is
+        left, or another run goes."""
+        one = self._round
+        return one.retime(factor) if one is not None and one.id == run_id else None
 
     def lost(self) -> list[str]:
-        """Who was lost in the round that is being played, or was last, and why."""
+        """Who was lost in the round that is being played, and why. Of one that is over its outcome tells."""
         return self._round.lost if self._round is not None else []
 
     def watch(self, how_gone: Callable[[int], str]) -> None:

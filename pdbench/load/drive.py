@@ -54,7 +54,7 @@ class Drive:
         self.ready: Ready | None = None
         self.final: Final | None = None
         self.dispatch_lag, self.client_lag = LagSummary(), LagSummary()
-        self.stopping = False
+        self.stopping = self.ended = False
         self.reason = ""
         self.stderr: list[str] = []
         self._last_ns = 0
@@ -111,14 +111,16 @@ class Drive:
         self._last_ns = t0_ns + self.job.scheduled_ns[-1]
         self._limit = t0_ns / 1e9 + limit_s(self.job)
 
-    def retime(self, at_ns: int, factor: float) -> None:
-        """From ``at_ns`` on, what is left of the plan comes ``factor`` times as fast. Not before t0, nor at the end."""
-        if self.stopping or not self.t0_ns:
-            return
+    def retime(self, at_ns: int, factor: float) -> bool:
+        """From ``at_ns`` on, what is left of the plan comes ``factor`` times as fast. False, and nothing changes,
+        before t0 and when it is over or being stopped."""
+        if self.stopping or self.ended or not self.t0_ns or self.over:
+            return False
         self._engine.send(Retime(at_ns, factor))
         end_ns = self._last_ns
         self._last_ns = retimed(end_ns, at_ns, factor)
         self._limit += (self._last_ns - end_ns) / 1e9
+        return True
 
     def stop(self) -> None:
         """End early: what runs becomes ``unfinished``, the rest is not offered."""
@@ -132,6 +134,7 @@ class Drive:
 
     def end(self) -> None:
         """Wait for the process, killing what is left of it after a while."""
+        self.ended = True
         status = self._engine.end(STOP_LIMIT_S if self.final else STOP_NOW_S)
         self.stderr = self._engine.last_lines()
         self._engine.close()

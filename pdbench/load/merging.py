@@ -52,6 +52,12 @@ class DeltaMerger:
         self._done += delta.done
         self._fresh = True
 
+    def lose(self, rank: int) -> None:
+        """A worker is gone, and with it what it had in flight; what it had sent and got back stays counted."""
+        if (last := self._latest.get(rank)) is not None:
+            self._latest[rank] = msgspec.structs.replace(last, in_flight=0, waiting=0)
+            self._fresh = True
+
     def take(self) -> Delta | None:
         """One delta of the whole fleet; None if nothing came since the last one."""
         if not self._fresh:

@@ -78,7 +78,8 @@ class LoadOutcome:
 
     ``interrupted``: stopped early; requests that were in flight are ``unfinished``, later ones have no record.
     ``engine_died``: records of what had ended by then; ``stderr`` holds the engine's last lines. With workers,
-    ``workers_lost`` names those that died, and ``workers`` lists all; without, both are empty. ``offered``: how many
+    ``workers_lost`` names those that died, ``losses`` (``name: why``) says why, and ``workers`` lists all; without, all
+    are empty. ``offered``: how many
     fell due, as the engines that came to their end counted them; every one of them must have a record. ``edits``: how
     the rate was changed meanwhile, in order.
     """
@@ -94,6 +95,7 @@ class LoadOutcome:
     stderr: list[str] = field(default_factory=list)
     reason: str = ""
     workers_lost: list[str] = field(default_factory=list)
+    losses: list[str] = field(default_factory=list)
     workers: list[WorkerFacts] = field(default_factory=list)
     offered: int = 0
     edits: list[Edit] = field(default_factory=list)

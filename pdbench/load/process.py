@@ -61,7 +61,7 @@ class EngineProcess:
         from gevent.socket import wait_write
 
         view = memoryview(data)
-        while view:
+        while view and self._in >= 0:  # a number that was closed may be somebody else's by now
             try:
                 view = view[os.write(self._in, view) :]
             except BlockingIOError:
@@ -89,6 +89,7 @@ class EngineProcess:
         """Close its stdin, wait, kill what is left; the exit status."""
         import gevent
 
+        self._in = -1
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 with contextlib.suppress(OSError):

@@ -114,6 +114,10 @@ class Round:
         self._longer_s = 0.0
         self._edits: list[Edit] = []
 
+    @property
+    def id(self) -> str:
+        return self._run
+
     # ---- what workers say
 
     def take(self, member: Member, message: ToMaster) -> None:
@@ -143,6 +147,7 @@ class Round:
         post.final, post.stderr = message.final, message.stderr
         if message.final is None:
             post.lost = f"its engine died: {message.reason}"
+            self._deltas.lose(post.rank)
         else:
             facts = message.final.facts
             post.lags, post.clock, post.done = (facts.dispatch_lag, facts.client_lag), facts.clock, True
@@ -239,7 +244,7 @@ class Round:
         """What is left of the plan comes ``factor`` times as fast, from one instant for all workers. None where there
         is nothing to change: before t0, at the end, of a closed loop."""
         at_ns = time.monotonic_ns() + LEAD_NS + 2 * max(post.before.rtt_ns for post in self._posts)
-        if not self._last_ns > at_ns or self._halted or self._job.concurrency:
+        if not self._last_ns > at_ns or self._halted or self._job.concurrency or all(post.over for post in self._posts):
             return None
         for post in self._posts:
             if not post.over:
@@ -297,6 +302,7 @@ class Round:
         """Count it out, unless it is over already or nothing is wrong."""
         if why and not post.over:
             post.lost = why
+            self._deltas.lose(post.rank)
             self._muster.say(f"worker {post.member.name} was lost, the others go on: {why}")
 
     # ---- the outcome
@@ -324,6 +330,7 @@ class Round:
             stderr=[f"{post.member.name}: {line}" for post in lost for line in post.stderr],
             reason="; ".join(f"worker {post.member.name} was lost: {post.lost}" for post in lost),
             workers_lost=[post.member.name for post in lost],
+            losses=self.lost,
             offered=sum(final.offered for final in finals),
             edits=self._edits,
             workers=[self._facts(post, len(records[post.rank])) for post in self._posts],

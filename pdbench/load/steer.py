@@ -47,13 +47,17 @@ class Local:
 
     def run(self, job: Job, on_delta: OnDelta, should_stop: ShouldStop) -> LoadOutcome:
         """See ``run_load``."""
-        self._run = _Run(job, on_delta, should_stop, self._environment)
-        return self._run.run()
+        self._run = run = _Run(job, on_delta, should_stop, self._environment)
+        try:
+            return run.run()
+        finally:
+            self._run = None
 
-    def retime(self, factor: float) -> Edit | None:
-        """What is left of the run comes ``factor`` times as fast from a moment ahead on; None where nothing is left to
-        change. Ask from another greenlet."""
-        return self._run.retime(factor) if self._run is not None else None
+    def retime(self, run_id: str, factor: float) -> Edit | None:
+        """What is left of the run of this id comes ``factor`` times as fast from a moment ahead on; None where nothing
+        is left to change, or another run goes. Ask from another greenlet."""
+        run = self._run
+        return run.retime(factor) if run is not None and run.id == run_id else None
 
 
 class _Run:
@@ -71,6 +75,10 @@ class _Run:
         self._drive: Drive | None = None
         self._edits: list[Edit] = []
         self._last_ns = 0
+
+    @property
+    def id(self) -> str:
+        return self._job.run_id
 
     def run(self) -> LoadOutcome:
         Path(self._job.journal).unlink(missing_ok=True)
@@ -130,9 +138,8 @@ class _Run:
     def retime(self, factor: float) -> Edit | None:
         """See ``Local.retime``."""
         at_ns, drive = time.monotonic_ns() + LEAD_NS, self._drive
-        if drive is None or drive.stopping or not self._last_ns > at_ns or self._job.concurrency:
+        if drive is None or not self._last_ns > at_ns or self._job.concurrency or not drive.retime(at_ns, factor):
             return None
-        drive.retime(at_ns, factor)
         self._last_ns = retimed(self._last_ns, at_ns, factor)
         self._edits.append(Edit(at_ns - drive.t0_ns, factor))
         return self._edits[-1]

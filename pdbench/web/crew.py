@@ -90,9 +90,9 @@ class PageCrew:
 
     # ---- the page's thread
 
-    def retime(self, factor: float) -> Edit | None:
-        """Change the rate of the run that is going."""
-        return self._core.retime(factor) if self._core is not None else self._local.retime(factor)
+    def retime(self, run_id: str, factor: float) -> Edit | None:
+        """Change the rate of a run; None where that is not the one that is going, or nothing is left of it."""
+        return (self._core or self._local).retime(run_id, factor)
 
     def lost(self) -> list[str]:
         """Workers lost in the run that is going, with why."""

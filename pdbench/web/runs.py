@@ -33,7 +33,7 @@ class Carrier(Protocol):
 
     def run(self, job: Job, on_delta: OnDelta, should_stop: ShouldStop) -> LoadOutcome: ...
 
-    def retime(self, factor: float) -> Edit | None: ...
+    def retime(self, run_id: str, factor: float) -> Edit | None: ...
 
     def lost(self) -> list[str]: ...
 
@@ -106,19 +106,20 @@ class Runs:
     def edit(self, rate: float) -> Edit:
         """From a moment ahead on, the run that is going comes at ``rate`` requests/s. Raises ``UsageError``."""
         screen = self.screen
-        now = screen.rate if screen is not None and self.busy else None
-        if screen is None or now is None:
+        going = screen.going if screen is not None and self.busy else None
+        if screen is None or going is None:
             remedy = "a closed loop has no rate, and between two runs there is nothing to change"
             raise UsageError("no run is going whose rate could be edited", where="Rate", remedy=remedy)
+        now = going.rate
         factor = rate / now if math.isfinite(rate) and rate > 0 else 0.0
-        least, most = now / screen.factor / MOST_FACTOR, now / screen.factor * MOST_FACTOR
+        least, most = now / going.factor / MOST_FACTOR, now / going.factor * MOST_FACTOR
         if not least <= rate <= most or not factor:
             remedy = f"give requests per second from {least:.3g} to {most:.3g}"
             raise UsageError(f"{rate:g} is out of range", where="Rate", remedy=remedy)
-        done = self._carrier.retime(factor)
+        done = self._carrier.retime(going.run_id, factor)
         if done is None:
             raise UsageError("nothing is left of the plan to change", where="Rate", remedy="wait for the next run")
-        screen.faster(factor)
+        screen.faster(going.run_id, factor)
         return done
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pdbench.live import ArmView
 from pdbench.livestate import ArmState, Judged, Point
@@ -38,10 +38,19 @@ class Ending:
     error: str = ""
 
 
+class Going(NamedTuple):
+    """The run that is going, as it is edited: its id, its rate now (requests/s), how much faster than planned."""
+
+    run_id: str
+    rate: float
+    factor: float
+
+
 @dataclass(slots=True)
 class _Run:
     """The run that is going."""
 
+    id: str
     arm: int
     rate: float | None
     open_loop: bool
@@ -108,7 +117,9 @@ class Screen:
             place = next(i for i, arm in enumerate(self.arms) if arm.name == self._current)
             process = self.asked.workload.arrivals
             rate = process.mean_rate if not job.concurrency else None
-            self._run = _Run(place, rate or (None if job.concurrency else _measured_rate(job)), not job.concurrency)
+            self._run = _Run(
+                job.run_id, place, rate or (None if job.concurrency else _measured_rate(job)), not job.concurrency
+            )
             arm = self.arms[place]
             self._keep(place, arm.begin(arm.pair, job.scheduled_ns if not job.concurrency else (), self.at_s))
 
@@ -129,21 +140,28 @@ class Screen:
     def over(self, outcome: LoadOutcome | None) -> None:
         """The run has ended; None: it failed."""
         with self._lock:
+            if self._run is not None:
+                self.arms[self._run.arm].in_flight = 0
             self._run = None
-            for name in outcome.workers_lost if outcome is not None else ():
-                if not any(known.startswith(f"{name}:") for known in self.lost):
-                    self.lost.append(f"{name}: lost")
+            if outcome is not None:
+                self._note_lost(outcome.losses or [f"{name}: lost" for name in outcome.workers_lost])
 
     def note_lost(self, lost: Sequence[str]) -> None:
-        """Workers that are lost by now, with why."""
+        """Workers that are lost by now, with why: ``name: why``."""
         with self._lock:
-            self.lost += [one for one in lost if one not in self.lost]
+            self._note_lost(lost)
 
-    def faster(self, factor: float) -> None:
-        """The rate of the run that is going was changed."""
+    def _note_lost(self, lost: Sequence[str]) -> None:
+        for one in lost:
+            name = one.partition(":")[0]
+            if not any(known.partition(":")[0] == name for known in self.lost):
+                self.lost.append(one)
+
+    def faster(self, run_id: str, factor: float) -> None:
+        """The rate of a run was changed; it may have ended meanwhile."""
         with self._lock:
             self.edited = True
-            if self._run is not None:
+            if self._run is not None and self._run.id == run_id:
                 self._run.factor *= factor
                 rate = f" to {self._run.rate * self._run.factor:.3g} req/s" if self._run.rate else ""
                 self._events.append(
@@ -160,10 +178,16 @@ class Screen:
     # ---- asked by the pages
 
     @property
+    def going(self) -> Going | None:
+        """The run that is going, edits included; None: none goes, or it has no rate."""
+        run = self._run
+        return Going(run.id, run.rate * run.factor, run.factor) if run is not None and run.rate else None
+
+    @property
     def rate(self) -> float | None:
         """Requests/s of the run that is going, edits included; None: none goes, or it has no rate."""
-        run = self._run
-        return run.rate * run.factor if run is not None and run.rate else None
+        going = self.going
+        return going.rate if going is not None else None
 
     @property
     def tells_now(self) -> bool:

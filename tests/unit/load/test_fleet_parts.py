@@ -165,6 +165,19 @@ def test_deltas_of_workers_add_up_to_one() -> None:
     assert worst_lag([LagSummary(), LagSummary()]) == LagSummary()
 
 
+def test_a_lost_worker_has_nothing_in_flight() -> None:
+    merger = DeltaMerger()
+    merger.lose(0)
+    assert merger.take() is None
+    merger.add(0, msgspec.structs.replace(delta(4, 10, 0.1), in_flight=3, waiting=2))
+    merger.add(1, msgspec.structs.replace(delta(5, 10, 0.1), in_flight=1))
+    merger.take()
+    merger.lose(0)
+    last = merger.take()
+    assert last is not None
+    assert (last.ok, last.in_flight, last.waiting) == (9, 1, 0)
+
+
 def test_a_journal_is_shipped_in_windows(tmp_path: Path) -> None:
     file = tmp_path / "journal"
     tail, sink = JournalTail(file), JournalSink(tmp_path / "copy")

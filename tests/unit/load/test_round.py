@@ -158,6 +158,7 @@ def test_a_death_on_the_way_keeps_what_was_shipped(tmp_path: Path) -> None:
     assert [record.index for record in outcome.records] == [0, 1, 3, 5]
     assert played.forgotten == outcome.workers_lost
     assert "it died" in outcome.reason
+    assert outcome.losses == [f"{played.members[0].name}: it died"]
 
 
 @pytest.fixture
@@ -247,6 +248,19 @@ def test_an_edit_goes_to_all_workers_at_one_instant(tmp_path: Path, monkeypatch:
     assert abs(far - near - FAR_NS) <= outcome.workers[1].rtt_ns, "each on its own clock"
     assert (outcome.status, one.lost) == ("complete", [])
     assert len([message for message in played.heard if isinstance(message, Repace)]) == 4
+
+
+def test_nothing_is_left_to_edit_when_all_workers_are_lost(tmp_path: Path) -> None:
+    played, whole = Played(), asked(tmp_path)
+    whole = msgspec.structs.replace(whole, scheduled_ns=[10_000_000_000 * i for i in range(len(whole))])
+    one = Round(played, played.members, whole)  # type: ignore[arg-type]
+    played._work = lambda *_: None  # type: ignore[method-assign]
+    one._start()
+    for post in one._posts:
+        one._lose(post, "killed")
+        post.sink.close()
+    assert one.retime(2.0) is None
+    assert not any(isinstance(message, Repace) for message in played.heard)
 
 
 def test_edits_make_a_plan_longer_or_shorter() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,20 @@ def asked(*names: str, rate: float = 10.0) -> Asked:
     return Asked("run" if len(arms) == 1 else "compare", arms, load, Settings(out_dir=Path("nowhere")))
 
 
-def outcome(*lost: str) -> LoadOutcome:
+def outcome(*lost: str, losses: Sequence[str] = ()) -> LoadOutcome:
     view = LocustView("0", 0, 0, 0.0)
-    return LoadOutcome("complete", [], 0, LagSummary(), LagSummary(), "kernel", None, view, workers_lost=list(lost))
+    return LoadOutcome(
+        "complete",
+        [],
+        0,
+        LagSummary(),
+        LagSummary(),
+        "kernel",
+        None,
+        view,
+        workers_lost=list(lost),
+        losses=list(losses),
+    )
 
 
 class Carrier:
@@ -50,7 +62,8 @@ class Carrier:
                 break
         return outcome(*(one.partition(":")[0] for one in self.gone))
 
-    def retime(self, factor: float) -> Edit | None:
+    def retime(self, run_id: str, factor: float) -> Edit | None:
+        assert run_id == a_job().run_id
         self.factors.append(factor)
         return Edit(5, factor) if self.left else None
 

@@ -170,6 +170,27 @@ def test_a_lost_worker_is_named_and_stays_named(verb: Verb, carrier: Carrier) ->
     assert screen.reasons() == ["worker lost: host/7: killed by signal 9"]
 
 
+def test_a_loss_that_no_page_saw_is_told_with_its_reason_once() -> None:
+    screen = Screen(1, asked(), now=lambda: 5.0)
+    screen.show(ArmView("one", "running", total=11))
+    screen.begin(a_job())
+    screen.take(delta(in_flight=3))
+    screen.over(outcome("vm/7", losses=["vm/7: killed by signal 9"]))
+    screen.note_lost(["vm/7: it said farewell"])
+    assert screen.lost == ["vm/7: killed by signal 9"]
+    assert screen.news(0)["arms"][0]["in_flight"] == 0
+
+
+def test_an_edit_counts_for_its_own_run_only() -> None:
+    screen = Screen(1, asked(), now=lambda: 5.0)
+    screen.show(ArmView("one", "running", total=11))
+    screen.begin(a_job(run_id="next"))
+    screen.faster("r", 0.1)
+    assert (screen.rate, screen.edited) == (10.0, True)
+    screen.faster("next", 0.1)
+    assert screen.rate == 1.0
+
+
 def test_the_tab() -> None:
     screen = Screen(1, asked("one", "two"), now=lambda: 5.0)
     screen.show(ArmView("two", "running", pair=1, pairs=3, total=11))
