@@ -85,6 +85,7 @@ def test_from_the_form_to_the_report(desk: Desk, tmp_path: Path, open_page: Open
         live.get_by_text("server runs").wait_for()
         live.wait_for_function(f"({_POINTS})() > 5")
 
+        a_stop_that_fails(live)
         live.get_by_role("button", name="Stop").click()
         live.locator("#result").wait_for()
         assert_charts_drawn(live, at_least=CHARTS)
@@ -106,6 +107,13 @@ def edit_the_rate(live: Page) -> None:
     live.get_by_role("button", name="Edit rate").click()
     live.get_by_text("(45 req/s now)").wait_for()
     live.get_by_text("It will be INVALID: the rate was edited while it ran").wait_for()
+
+
+def a_stop_that_fails(live: Page) -> None:
+    live.route("**/pdbench/stop", lambda route: route.fulfill(content_type="text/html", body="a proxy's page"))
+    live.get_by_role("button", name="Stop").click()
+    live.get_by_text("It was not stopped (HTTP 200, a proxy's page).").wait_for()
+    live.unroute("**/pdbench/stop")
 
 
 def test_with_two_workers_wide_and_narrow(desk: Desk, tmp_path: Path, open_page: OpenPage) -> None:

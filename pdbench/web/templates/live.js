@@ -129,17 +129,44 @@
       .finally(function () { asking = false; });
   }
   function post(path, values) {
-    return fetch(path, {method: "POST", body: new URLSearchParams(values)}).then(function (answer) { return answer.json(); });
+    var asked = {method: "POST", body: new URLSearchParams(values), headers: {Accept: "application/json"}, redirect: "error"};
+    return fetch(path, asked).then(function (answer) {
+      if (answer.status === 401) { location.reload(); }
+      var json = (answer.headers.get("Content-Type") || "").indexOf("application/json") === 0;
+      if (answer.ok && json) { return answer.json(); }
+      return answer.text().then(function (words) {
+        throw new Error("HTTP " + answer.status + (json ? "" : ", " + words.slice(0, 200)));
+      });
+    });
+  }
+  function tell(answer, otherwise) {
+    delete byId("said").dataset.away;
+    say(answer.success ? "" : answer.message || otherwise);
+  }
+  function failed(what) {
+    return function (error) {
+      delete byId("said").dataset.away;
+      say(what + " (" + error.message + ").");
+    };
   }
   if (byId("stop")) {
-    byId("stop").addEventListener("click", function () { byId("stop").disabled = true; post("/pdbench/stop", {}).then(ask); });
+    byId("stop").addEventListener("click", function () {
+      byId("stop").disabled = true;
+      post("/pdbench/stop", {}).then(function (answer) {
+        tell(answer, "There is nothing to stop.");
+        ask();
+      }).catch(function (error) {
+        byId("stop").disabled = false;
+        failed("It was not stopped")(error);
+      });
+    });
     byId("rate").addEventListener("submit", function (event) {
       event.preventDefault();
       post("/pdbench/rate", {rate: byId("new-rate").value}).then(function (answer) {
-        say(answer.success ? "" : answer.message);
+        tell(answer, "The rate was not edited.");
         if (answer.success) { byId("new-rate").value = ""; }
         ask();
-      });
+      }).catch(failed("The rate was not edited"));
     });
   }
   var tries = 0;
