@@ -101,7 +101,18 @@ def resolve(kind: str, args: list[str]) -> Asked:
         option = getattr(getattr(error, "param", None), "opts", [""])[0]
         message = getattr(error, "message", None) or error.format_message()
         raise UsageError(str(message), where=option) from None
+    _check_plan(found)
     return Asked(kind, found.arms, found.workload, replace(found.settings, argv=("pdbench", kind, *args)), found.base)
+
+
+def _check_plan(found: Asked) -> None:
+    """What the verb itself refuses first: told in the form, before a run is said to have started."""
+    from pdbench.summary import fairness_before
+    from pdbench.workload.plan import make_plan
+
+    fairness_before(found.arms).check(unfair_ok=found.settings.unfair_ok)
+    known = [arm.max_model_len for arm in found.arms if arm.max_model_len is not None]
+    make_plan(found.workload, seed=found.settings.seed, max_model_len=min(known, default=None))
 
 
 def _run(args: list[str]) -> Asked:

@@ -55,7 +55,7 @@ FIELDS = (
     Field("model", "which of its models; empty: the first that it lists", "--model"),
     Field("workload", "what is sent, and when", "--workload", "chat"),
     Field(_FILE, "a YAML file below the folder where pdbench web was started, instead"),
-    Field("arrivals", "empty: the workload's; poisson, constant, gamma, ramp:1:8:60s, spike:2:10:20s:5s, closed, ...",
+    Field("arrivals", "empty: the workload's; poisson, constant, gamma, ramp:1:8:60s, spike:2:10:20s:5s, closed:8, ...",
           "--arrivals"),
     Field("rate", "requests per second; empty: the workload's", "--rate"),
     Field("burstiness", "of gamma gaps: 1 is Poisson, below 1 is burstier", "--burstiness"),
@@ -138,6 +138,9 @@ def _check_files(values: Mapping[str, str], backends: Sequence[str], root: Path)
     if values[_FILE]:
         check_file(values[_FILE], root, where=BY_NAME[_FILE].label)
     kind = values["arrivals"].partition(":")[0]
+    if kind == "closed" == values["arrivals"]:
+        where = BY_NAME["arrivals"].label
+        raise UsageError("a closed loop needs a number of streams", where=where, remedy="write it as closed:8")
     if kind == "trace":
         remedy = "name it in a workload file (arrivals: {process: trace, file: ...})"
         raise UsageError("a trace's file cannot be named in a form", where=BY_NAME["arrivals"].label, remedy=remedy)

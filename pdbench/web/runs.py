@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from pdbench.compare import compare
 from pdbench.errors import Interrupted, PdbenchError, UsageError
 from pdbench.stopping import StopFlag
-from pdbench.web.fields import Asked
+from pdbench.web.fields import Asked, explain
 from pdbench.web.sampler import Sampler
 from pdbench.web.screen import Ending, Screen
 
@@ -60,6 +60,11 @@ class Runs:
         return self._thread is not None and self._thread.is_alive()
 
     @property
+    def checking(self) -> bool:
+        """Whether a form is being checked: a run may follow."""
+        return self._checking
+
+    @property
     def state(self) -> str:
         if self.screen is None:
             return "ready"
@@ -78,13 +83,17 @@ class Runs:
     def start(self, form: Mapping[str, str], check: Callable[[], Asked]) -> Screen:
         """Check the form, then begin. Raises ``UsageError``, and whatever ``check`` raises; nothing is started then."""
         with self._lock:
-            if self._closed or self._checking or self.busy:
-                what = "a run is in progress" if self.busy or self._checking else "the page is being closed"
-                raise UsageError(what, remedy="wait for its end, or stop it; reload the page to see it")
+            self._refuse_if_closed()
+            if self.busy:
+                remedy = "wait for its end, or stop it; reload the page to see it"
+                raise UsageError("a run is in progress", remedy=remedy)
+            if self._checking:
+                raise UsageError("another form is being checked", remedy="try again in a moment")
             self._checking = True
         try:
             asked = check()
             with self._lock:
+                self._refuse_if_closed()  # meanwhile
                 self._number += 1
                 self._stop = StopFlag(signals=False)
                 self.screen = screen = Screen(self._number, asked)
@@ -94,6 +103,10 @@ class Runs:
                 return screen
         finally:
             self._checking = False
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise UsageError("the page is being closed", remedy="start pdbench web again")
 
     def stop(self) -> bool:
         """Ask the run to end; it is stored, INVALID. False where none goes."""
@@ -123,7 +136,7 @@ class Runs:
         return done
 
     def close(self) -> None:
-        """Start nothing more, and stop what runs. Wait for ``busy`` to be false."""
+        """Start nothing more, and stop what runs. Wait for ``busy`` and ``checking`` to be false."""
         with self._lock:
             self._closed = True
         self.stop()
@@ -149,7 +162,7 @@ class Runs:
             screen.end(Ending(error="stopped before anything was measured"))
         except PdbenchError as error:
             self._say(f"run {screen.number}: {error}")
-            screen.end(Ending(error=str(error)))
+            screen.end(Ending(error=explain(error)))
         except Exception as error:  # the page must go on, and say what happened
             self._say(f"run {screen.number}: {''.join(traceback.format_exception(error))}")
             screen.end(Ending(error=f"{type(error).__name__}: {error}"))

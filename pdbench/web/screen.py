@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 MOST_POINTS = 20_000
 _EVENTS = 200
 _STALE_S = 3.0  # a server's word older than this is none
+_CUT_SHORT = {"waiting": "not run", "starting": "not started", "ready": "not run", "running": "cut short"}
+"""What an arm that was in such a state when its call ended has come to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,8 @@ class Screen:
     def end(self, ending: Ending) -> None:
         with self._lock:
             self.ending, self._run = ending, None
+            for arm in self.arms:
+                arm.state = _CUT_SHORT.get(arm.state, arm.state)
 
     # ---- told by the load
 

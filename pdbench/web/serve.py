@@ -129,7 +129,7 @@ def _until_told(runs: Runs, say: Callable[[str], None]) -> None:
         runs.close()
         if runs.busy:
             say("stopping: what was measured is being stored")
-        while runs.busy and not insisted.is_set():
+        while (runs.busy or runs.checking) and not insisted.is_set():
             gevent.sleep(_POLL_S)
     finally:
         for handler in handlers:

@@ -42,6 +42,10 @@ def test_a_form_is_a_command_line(form: dict[str, str], kind: str, args: list[st
         ({"backends": "a", "model": "m"}, "Model: only goes with a base URL"),
         ({"backends": "a", "base_url": URL, "model": "m"}, "Model: cannot be chosen in a comparison"),
         ({"backends": "a", "arrivals": "trace:/etc/passwd"}, "Arrivals: a trace's file cannot be named in a form"),
+        (
+            {"backends": "a", "arrivals": "closed"},
+            "Arrivals: a closed loop needs a number of streams. write it as closed",
+        ),
         ({"backends": "a\x00b"}, "Backends: too long"),
         ({"backends": "a" * 5000}, "Backends: too long"),
     ],
@@ -103,6 +107,7 @@ def test_the_key_goes_to_the_server_it_was_given_for() -> None:
         ({"rate": "-3"}, "Rate: rate must be greater than 0, got -3"),
         ({"rate": "nan"}, "Rate: "),
         ({"rate": "inf"}, "Rate: "),
+        ({"rate": "1e-9"}, "Rate: the plan is longer than a year. raise the rate"),
         ({"burstiness": "0"}, "Burstiness: "),
         ({"num_requests": "1.5"}, "Num Requests: '1.5' is not a valid integer."),
         ({"num_requests": "0"}, "Num Requests: "),

@@ -93,6 +93,7 @@ def test_a_run_from_start_to_end(verb: Verb, carrier: Carrier) -> None:
     ("error", "says"),
     [
         (UsageError("no such model", where="x"), "x: no such model"),
+        (UsageError("too slow", where="--rate", remedy="raise\n --rate"), "Rate: too slow. raise Rate"),
         (Interrupted("interrupted"), "stopped before anything was measured"),
         (ValueError("odd"), "ValueError: odd"),
     ],
@@ -109,7 +110,7 @@ def test_a_form_that_is_refused_starts_nothing(verb: Verb, carrier: Carrier) -> 
     runs = Runs(carrier, lambda text: None)
 
     def refuse() -> Asked:
-        with pytest.raises(UsageError, match="in progress"):  # another form meanwhile
+        with pytest.raises(UsageError, match="another form is being checked"):
             runs.start({}, lambda: asked())
         raise PdbenchError("no")
 
@@ -119,6 +120,27 @@ def test_a_form_that_is_refused_starts_nothing(verb: Verb, carrier: Carrier) -> 
     runs.close()
     with pytest.raises(UsageError, match="being closed"):
         runs.start({}, lambda: asked())
+
+
+def test_nothing_starts_once_the_page_is_closed(verb: Verb, carrier: Carrier) -> None:
+    runs = Runs(carrier, lambda text: None)
+
+    def closes() -> Asked:
+        assert runs.checking
+        runs.close()
+        return asked()
+
+    with pytest.raises(UsageError, match="being closed"):
+        runs.start({}, closes)
+    assert (runs.busy, runs.checking, runs.screen) == (False, False, None)
+
+
+def test_cards_do_not_go_on_when_a_call_has_ended() -> None:
+    screen = Screen(1, asked("a", "b", "c", "d"), now=lambda: 5.0)
+    for name, state in {"a": "complete", "b": "starting", "c": "running"}.items():
+        screen.show(ArmView(name, state))
+    screen.end(Ending(error="it did not start"))
+    assert [arm["state"] for arm in screen.news(0)["arms"]] == ["complete", "not started", "cut short", "not run"]
 
 
 def test_a_stop_is_passed_on(verb: Verb, carrier: Carrier) -> None:
