@@ -130,6 +130,8 @@ class Runs:
             remedy = f"give requests per second from {least:.3g} to {most:.3g}"
             raise UsageError(f"{rate:g} is out of range", where="Rate", remedy=remedy)
         done = self._carrier.retime(going.run_id, factor)
+        if done is None and not screen.begun:
+            raise UsageError("the run has not begun", where="Rate", remedy="edit it when requests are sent")
         if done is None:
             raise UsageError("nothing is left of the plan to change", where="Rate", remedy="wait for the next run")
         screen.faster(going.run_id, factor)

@@ -56,6 +56,7 @@ class _Run:
     arm: int
     rate: float | None
     open_loop: bool
+    begun: bool = False  # the load tells of itself, so the instant it starts from is known
     factor: float = 1.0
     server: dict[str, float] = field(default_factory=dict)
     server_at_s: float = 0.0
@@ -132,6 +133,7 @@ class Screen:
             run = self._run
             if run is None:
                 return
+            run.begun = True
             fresh = self.at_s - run.server_at_s < _STALE_S
             self._keep(run.arm, self.arms[run.arm].take(delta, self.at_s, run.server if fresh else None))
 
@@ -199,6 +201,11 @@ class Screen:
         return self._run is not None and self.tells[self._run.arm]
 
     @property
+    def begun(self) -> bool:
+        """Whether a run goes whose load has told of itself."""
+        return self._run is not None and self._run.begun
+
+    @property
     def factor(self) -> float:
         """How much faster than planned the run goes by now."""
         return self._run.factor if self._run is not None else 1.0
@@ -221,7 +228,7 @@ class Screen:
                 "points": points,
                 "next": self._seq,
                 "events": [{"at_s": at_s, "text": text} for at_s, text in list(self._events)[-40:]],
-                "rate": {"now": self.rate, "editable": self._run is not None and self._run.open_loop},
+                "rate": {"now": self.rate, "editable": self.begun and self._run is not None and self._run.open_loop},
                 "reasons": self.reasons(),
                 "elapsed_s": round(self.at_s, 1),
             }

@@ -171,6 +171,15 @@ def test_the_rate_is_edited(verb: Verb, carrier: Carrier) -> None:
         runs.edit(9.0)
 
 
+def test_an_edit_before_the_first_request(verb: Verb, carrier: Carrier, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Screen, "take", lambda self, delta: None)
+    carrier.left = False
+    runs, screen = begun(carrier)
+    assert screen.news(0)["rate"] == {"now": 10.0, "editable": False}
+    with pytest.raises(UsageError, match="the run has not begun"):
+        runs.edit(9.0)
+
+
 def test_a_closed_loop_has_no_rate_to_edit(verb: Verb, carrier: Carrier) -> None:
     verb.job = a_job(concurrency=[(0, 2)], scheduled_ns=[0] * 11)
     runs, screen = begun(carrier)
