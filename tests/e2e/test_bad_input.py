@@ -138,6 +138,7 @@ def test_a_url_where_nothing_answers(type_here: Type, tmp_path: Path, monkeypatc
     assert typed.code == 2, typed
     assert "nothing that serves OpenAI's API answers" in typed.err
     assert typed.out == ""
+    assert list(tmp_path.iterdir()) == [], "no folder without a file in it"
 
 
 def test_unwritable_results(type_here: Type, tmp_path: Path) -> None:
