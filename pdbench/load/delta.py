@@ -143,12 +143,18 @@ def _spread(lag: LagSummary) -> Spread | None:
 
 
 class Final(msgspec.Struct, frozen=True, kw_only=True, tag="final"):
-    """The run is over and the journal closed. ``stopped``: before its end."""
+    """The run is over and the journal closed. ``stopped``: before its end. ``retimed``: of each ``Retime`` the instant
+    it named and the one that it took, which is later where the engine heard of it too late."""
 
     stopped: bool
     offered: int
     recorded: int
     facts: EngineFacts
+    retimed: list[tuple[int, int]] = []
+
+    def took_ns(self, at_ns: int) -> int:
+        """When what a ``Retime`` of ``at_ns`` asked for came about."""
+        return dict(self.retimed).get(at_ns, at_ns)
 
 
 ToEngine = Start | Stop | Retime

@@ -57,6 +57,7 @@ class Engine:
         self._t0_ns = 0
         self._stopped = False
         self._reported = False
+        self._retimed: list[tuple[int, int]] = []
         self._over = loop.create_future()
         self._clock = ClockOffset() if use_kernel_stamps(job) else None
         where = job.endpoint
@@ -113,7 +114,7 @@ class Engine:
             self.stop()
         elif isinstance(message, delta.Retime):
             if self._t0_ns and not self._over.done():
-                self._sender.retime(message.at_ns, message.factor)
+                self._retimed.append((message.at_ns, self._sender.retime(message.at_ns, message.factor)))
         elif not self._t0_ns and not self._over.done():
             self._t0_ns = message.t0_ns
             self._probe = SelfProbe(self._loop, activity=self._activity)
@@ -209,6 +210,7 @@ class Engine:
             offered=self._sender.offered,
             recorded=self._recorder.recorded,
             facts=facts,
+            retimed=self._retimed,
         )
 
 

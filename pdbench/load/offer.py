@@ -32,8 +32,9 @@ class Offer(Protocol):
     def stop(self) -> None:
         """Nothing more is due."""
 
-    def retime(self, at_ns: int, factor: float, now: int) -> None:
-        """From ``at_ns`` (from ``now``, if that is later) on, what is left comes ``factor`` times as fast."""
+    def retime(self, at_ns: int, factor: float, now: int) -> int:
+        """From ``at_ns`` (from ``now``, if that is later) on, what is left comes ``factor`` times as fast. The instant
+        that it took."""
 
     def coming(self, until_ns: int) -> int:
         """How many requests fall due up to an instant, as far as is known."""
@@ -65,15 +66,16 @@ class OpenLoop:
         self.over = True
         self.due_ns = NEVER_NS
 
-    def retime(self, at_ns: int, factor: float, now: int) -> None:
+    def retime(self, at_ns: int, factor: float, now: int) -> int:
         """Stretches the instants that are left about one instant: order and number stay, and none moves to before it.
         What was due by then and has not been given out yet stays due when it was."""
         if self.over:
-            return
+            return at_ns
         about = max(at_ns, now)
         first = bisect_right(self._due, about, self._at)
         self._due[first:] = [about + round((due - about) / factor) for due in self._due[first:]]
         self.due_ns, self.last_ns = self._due[self._at], self._due[-1]
+        return about
 
     def coming(self, until_ns: int) -> int:
         return 0 if self.over else bisect_right(self._due, until_ns, self._at) - self._at
@@ -137,8 +139,10 @@ class ClosedLoop:
         self._curve.clear()
         self.due_ns = NEVER_NS
 
-    def retime(self, at_ns: int, factor: float, now: int) -> None:
+    def retime(self, at_ns: int, factor: float, now: int) -> int:
         """Changes nothing: a closed loop has no rate."""
+        del factor, now
+        return at_ns
 
     def coming(self, until_ns: int) -> int:
         if self.over:

@@ -18,7 +18,8 @@ ShouldStop = Callable[[], bool] | None
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """From ``at_ns`` (since t0) on, what was left of the plan came ``factor`` times as fast."""
+    """From ``at_ns`` (since t0) on, what was left of the plan came ``factor`` times as fast. Of an outcome: as the
+    engines say, the latest where there are several."""
 
     at_ns: int
     factor: float

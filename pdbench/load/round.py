@@ -332,9 +332,19 @@ class Round:
             workers_lost=[post.member.name for post in lost],
             losses=self.lost,
             offered=sum(final.offered for final in finals),
-            edits=self._edits,
+            edits=[self._took(edit) for edit in self._edits],
             workers=[self._facts(post, len(records[post.rank])) for post in self._posts],
         )
+
+    def _took(self, edit: Edit) -> Edit:
+        """With the instant at which the last of the workers had followed."""
+        at_ns = self._t0_ns + edit.at_ns
+        took = [
+            post.final.took_ns(at_ns + post.offset_ns) - post.offset_ns
+            for post in self._posts
+            if post.final is not None
+        ]
+        return Edit(max([at_ns, *took]) - self._t0_ns, edit.factor)
 
     def _records(self, post: Post) -> list[RequestRecord]:
         post.sink.close()

@@ -135,12 +135,13 @@ class Sender:
         self._expire(monotonic_ns())
         self._check_over()
 
-    def retime(self, at_ns: int, factor: float) -> None:
+    def retime(self, at_ns: int, factor: float) -> int:
         """See ``Offer.retime``. The end of the drain moves with the last instant, unless it is all being stopped."""
-        self._offer.retime(at_ns, factor, monotonic_ns())
+        took_ns = self._offer.retime(at_ns, factor, monotonic_ns())
         if self._drain_ns:
             self._drain_ns = NEVER_NS
             self._look_ahead()
+        return took_ns
 
     # sending
 

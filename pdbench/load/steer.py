@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pdbench.load.delta import Delta, FromEngine, Ready
+from pdbench.load.delta import Delta, Final, FromEngine, Ready
 from pdbench.load.drive import READY_LIMIT_S, Drive, retimed
 from pdbench.load.job import Job
 from pdbench.load.journal import read_journal
@@ -144,6 +144,13 @@ class _Run:
         self._edits.append(Edit(at_ns - drive.t0_ns, factor))
         return self._edits[-1]
 
+    def _took(self, final: Final | None) -> list[Edit]:
+        """The edits, each at the instant that the engine took."""
+        t0_ns = self._drive.t0_ns if self._drive is not None else 0
+        if final is None:
+            return self._edits
+        return [Edit(final.took_ns(t0_ns + edit.at_ns) - t0_ns, edit.factor) for edit in self._edits]
+
     def _read(self, journal: Path) -> list[RequestRecord]:
         """Beside greenlets of others in a thread: decoding a million records takes seconds."""
         if self._ours:
@@ -175,7 +182,7 @@ class _Run:
             stderr=drive.stderr if drive else [],
             reason="" if final else reason,
             offered=final.offered if final else 0,
-            edits=self._edits,
+            edits=self._took(final),
         )
 
 

@@ -104,7 +104,7 @@ def test_what_is_left_comes_faster_or_slower(at_ns: int, factor: float, now: int
     given = [10, 100, 200, 300]
     offer = OpenLoop(given)
     assert offer.pop(20) == 10
-    offer.retime(at_ns, factor, now)
+    assert offer.retime(at_ns, factor, now) == max(at_ns, now), "the instant that it took is told"
     assert (offer.due_ns, offer.last_ns, offer.coming(999)) == (left[0], left[-1], 3)
     assert [offer.pop(999) for _ in range(4)] == [*left, None]
     assert given == [10, 100, 200, 300], "the plan itself stays"
@@ -114,7 +114,7 @@ def test_what_is_left_comes_faster_or_slower(at_ns: int, factor: float, now: int
 
 def test_a_closed_loop_has_no_rate() -> None:
     offer = ClosedLoop([(100, 1)], 2)
-    offer.retime(0, 9.0, 50)
+    assert offer.retime(0, 9.0, 50) == 0
     assert (offer.due_ns, offer.pop(99)) == (100, None)
 
 

@@ -10,12 +10,13 @@ import pytest
 
 from pdbench.load import core, drive, steer
 from pdbench.load.core import Core
-from pdbench.load.delta import Retime, Stop
+from pdbench.load.delta import Final, Retime, Stop
 from pdbench.load.drive import Drive
 from pdbench.load.outcome import Edit
 from pdbench.load.process import EngineProcess
 from pdbench.load.steer import Local
 from tests.unit.load.test_fleet_parts import job
+from tests.unit.load.test_round import FACTS
 
 
 class Going:
@@ -116,3 +117,12 @@ def test_what_is_said_after_the_end_is_not_written_to_whoever_has_the_number_now
     monkeypatch.setattr("pdbench.load.process.os.write", lambda number, data: written.append(number))
     one.send(Stop())
     assert not written
+
+
+def test_an_edit_is_told_with_the_instant_that_the_engine_took() -> None:
+    run: Any = steer._Run.__new__(steer._Run)
+    run._drive = SimpleNamespace(t0_ns=1000)
+    run._edits = [Edit(50, 2.0), Edit(90, 0.5)]
+    final = Final(stopped=False, offered=1, recorded=1, facts=FACTS, retimed=[(1050, 1060), (1090, 1090)])
+    assert run._took(final) == [Edit(60, 2.0), Edit(90, 0.5)]
+    assert run._took(None) == run._edits
