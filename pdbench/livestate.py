@@ -5,8 +5,9 @@
     point = state.take(delta, at_s=2.2)          # one second of its course
     state.judged()                               # each objective so far: met, missed or undecided
 
-Everything comes from the engine's deltas; the time is an argument. Requests are judged when they end, so early on the
-slow ones are missing: a live figure flatters. Verdicts come from the raw records when the run is over.
+Everything comes from the engine's deltas; the time is an argument. A request that failed has an infinite latency, as in
+the document. Requests are judged when they end, so early on the slow ones are missing: a live figure flatters.
+Verdicts come from the raw records when the run is over.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ SERVER_COLUMNS = ("queue_prefill", "queue_decode", "busy_prefill", "busy_decode"
 COLUMNS = (
     "t", "joint", "ttft50", "ttft90", "tbt50", "tbt90", "planned", "due", "sent", "done", *SERVER_COLUMNS,
 )  # fmt: skip
-"""Of a point: seconds since the call began; shares; ms; counts of the run that is going."""
+"""Of a point: seconds since the call began; shares; ms (``math.inf`` where too many failed); counts of the run that is
+going."""
 
 
 def values_ms(done: Done) -> dict[str, float | None]:
@@ -56,6 +58,19 @@ def keeps(done: Done, objective: Objective) -> bool | None:
 def keeps_all(done: Done, objectives: Iterable[Objective]) -> bool:
     """Whether it ended well and within every limit on a single request that is known by now."""
     return done.status == "ok" and all(keeps(done, one) is not False for one in objectives if one.per_request)
+
+
+def percentiles_ms(ended: LiveHistogram, failed: int, *quantiles: float) -> list[float | None]:
+    """Nearest-rank percentiles over values and ``failed`` requests, which are infinite; None where there is neither.
+
+    ``quantiles`` in (0, 100]. The rule is that of ``measure.latency.percentile``.
+    """
+    known = ended.count
+    if not known + failed:
+        return [None for _ in quantiles]
+    ranks = [max(1, math.ceil(round(q * (known + failed) / 100, 9))) for q in quantiles]
+    found = ended.percentiles_ms(*(100 * rank / known for rank in ranks if rank <= known)) if known else []
+    return [*found, *[math.inf] * (len(ranks) - len(found))]
 
 
 class Judged(NamedTuple):
@@ -85,7 +100,7 @@ class ArmState:
         self._joint = 0
         self._kept = [[0, 0] for _ in self.objectives]
         self._plan_ns: Sequence[int] = ()
-        self._recent: deque[tuple[float, str, str, list[bool]]] = deque()
+        self._recent: deque[_Second] = deque()
 
     def begin(self, pair: int, plan_ns: Sequence[int], at_s: float) -> Point:
         """A run begins: ``plan_ns`` are its due instants from t0. The point breaks the lines of its course."""
@@ -103,9 +118,11 @@ class ArmState:
         self.client_p99_ms = _larger(self.client_p99_ms, delta.client_lag.p99_ms)
         self.ttft.merge(delta.ttft_hdr)
         self.tbt.merge(delta.tbt_hdr)
-        good = [self._judge(one) for one in delta.done if not one.warmup]
-        self._recent.append((at_s, delta.ttft_hdr, delta.tbt_hdr, good))
-        while self._recent[0][0] <= at_s - WINDOW_S:
+        measured = [one for one in delta.done if not one.warmup]
+        failed = sum(one.status != "ok" for one in measured)
+        good = [self._judge(one) for one in measured]
+        self._recent.append(_Second(at_s, delta.ttft_hdr, delta.tbt_hdr, good, failed))
+        while self._recent[0].at_s <= at_s - WINDOW_S:
             self._recent.popleft()
         return self._point(delta, at_s, server or {})
 
@@ -124,16 +141,17 @@ class ArmState:
         return good
 
     def _point(self, delta: Delta, at_s: float, server: Mapping[str, float]) -> Point:
-        ttft, tbt, good = LiveHistogram(), LiveHistogram(), []
-        for _, ttft_hdr, tbt_hdr, found in self._recent:
-            ttft.merge(ttft_hdr)
-            tbt.merge(tbt_hdr)
-            good += found
+        ttft, tbt, good, failed = LiveHistogram(), LiveHistogram(), [], 0
+        for one in self._recent:
+            ttft.merge(one.ttft_hdr)
+            tbt.merge(one.tbt_hdr)
+            good += one.good
+            failed += one.failed
         values: list[float | None] = [
             round(at_s, 3),
             sum(good) / len(good) if good else None,
-            *ttft.percentiles_ms(50.0, 90.0),
-            *tbt.percentiles_ms(50.0, 90.0),
+            *percentiles_ms(ttft, failed, 50.0, 90.0),
+            *percentiles_ms(tbt, _no_gaps(tbt, failed, len(good)), 50.0, 90.0),
             float(bisect_right(self._plan_ns, int(delta.t_s * 1e9))) if self._plan_ns else None,
             float(delta.offered),
             float(delta.sent),
@@ -145,9 +163,15 @@ class ArmState:
     # ---- so far
 
     def spreads_ms(self) -> dict[str, list[float | None]]:
-        """P50, P90 and P99 of TTFT, TPOT and TBT over all measured requests that ended well."""
-        kinds = {"ttft": self.ttft, "tpot": self.tpot, "tbt": self.tbt}
-        return {name: found.percentiles_ms(50.0, 90.0, 99.0) for name, found in kinds.items()}
+        """P50, P90 and P99 of TTFT, TPOT and TBT over all measured requests that ended, infinite where too many failed.
+        Gaps are those of all streams, also of requests that failed later; infinite only where all failed."""
+        failed = self.failed_measured
+        kinds = {
+            "ttft": (self.ttft, failed),
+            "tpot": (self.tpot, failed),
+            "tbt": (self.tbt, _no_gaps(self.tbt, failed, self.ended)),
+        }
+        return {name: percentiles_ms(found, without, 50.0, 90.0, 99.0) for name, (found, without) in kinds.items()}
 
     def joint(self) -> Judged:
         """Requests that ended well within every limit on single requests. No objective asks for a share of it."""
@@ -185,6 +209,21 @@ class ArmState:
         if lag is None or lag <= budget_ms:
             return ""
         return f"requests left late: dispatch lag P99 {lag:.3g} ms exceeds {budget_ms:.3g} ms"
+
+
+class _Second(NamedTuple):
+    """What one delta brought of measured requests: ``good``: whether each kept all limits."""
+
+    at_s: float
+    ttft_hdr: str
+    tbt_hdr: str
+    good: list[bool]
+    failed: int
+
+
+def _no_gaps(tbt: LiveHistogram, failed: int, ended: int) -> int:
+    """How many infinite gaps there are: one, where all requests failed before they had any."""
+    return int(failed == ended > 0 and not tbt.count)
 
 
 def _larger(one: float | None, other: float | None) -> float | None:

@@ -37,7 +37,8 @@ PLOTS = (
     Plot("attainment", "Requests within all limits", "share", [("joint", "solid", "")],
          f"Of the requests that ended {_BACK}, the share that kept every limit on a single request.", share=True),
     Plot("ttft", "Time to first token", "ms", [("ttft90", "solid", "P90"), ("ttft50", "dotted", "P50")],
-         f"From the instant a request fell due to its first token, {_BACK}.", metric="ttft"),
+         f"From the instant a request fell due to its first token, {_BACK}. A request that failed has an infinite one: "
+         "a line breaks off while more fail than its percentile leaves out.", metric="ttft"),
     Plot("tbt", "Time between tokens", "ms", [("tbt90", "solid", "P90"), ("tbt50", "dotted", "P50")],
          f"Gaps between the tokens of all streams, {_BACK}.", metric="tbt"),
     Plot("arrivals", "Arrivals against the plan", "requests",

@@ -5,6 +5,7 @@ It is told from the verb's thread and from the sampler's, and asked from the pag
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -15,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pdbench.live import ArmView
-from pdbench.livestate import ArmState, Judged, Point
+from pdbench.livestate import ArmState, Judged
 from pdbench.measure.slo import parse_objectives
+from pdbench.web.course import Course, columns
 from pdbench.web.fields import Asked
 
 if TYPE_CHECKING:
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from pdbench.load.job import Job
     from pdbench.load.outcome import LoadOutcome
 
-MOST_POINTS = 20_000
 _EVENTS = 200
 _STALE_S = 3.0  # a server's word older than this is none
 _CUT_SHORT = {"waiting": "not run", "starting": "not started", "ready": "not run", "running": "cut short"}
@@ -79,8 +80,7 @@ class Screen:
         self._began_s = now()
         self._lock = threading.Lock()
         self._events: deque[tuple[float, str]] = deque(maxlen=_EVENTS)
-        self._points: deque[tuple[int, int, Point]] = deque(maxlen=MOST_POINTS)
-        self._seq = 0
+        self._course = Course(len(self.arms))
         self._current = ""
         self._run: _Run | None = None
         self._figures: dict[int, tuple[int, dict[str, Any]]] = {}
@@ -126,7 +126,7 @@ class Screen:
                 job.run_id, place, rate or (None if job.concurrency else _measured_rate(job)), not job.concurrency
             )
             arm = self.arms[place]
-            self._keep(place, arm.begin(arm.pair, job.scheduled_ns if not job.concurrency else (), self.at_s))
+            self._course.add(place, arm.begin(arm.pair, job.scheduled_ns if not job.concurrency else (), self.at_s))
 
     def take(self, delta: Delta) -> None:
         with self._lock:
@@ -135,7 +135,7 @@ class Screen:
                 return
             run.begun = True
             fresh = self.at_s - run.server_at_s < _STALE_S
-            self._keep(run.arm, self.arms[run.arm].take(delta, self.at_s, run.server if fresh else None))
+            self._course.add(run.arm, self.arms[run.arm].take(delta, self.at_s, run.server if fresh else None))
 
     def sample(self, found: dict[str, float]) -> None:
         """What the server of the run that is going says of itself."""
@@ -173,10 +173,6 @@ class Screen:
                 self._events.append(
                     (round(self.at_s, 1), f"{self.arms[self._run.arm].name}: the rate was edited{rate}")
                 )
-
-    def _keep(self, arm: int, point: Point) -> None:
-        self._seq += 1
-        self._points.append((self._seq, arm, point))
 
     def _arm(self, name: str) -> ArmState | None:
         return next((arm for arm in self.arms if arm.name == name), None)
@@ -220,23 +216,25 @@ class Screen:
         return found
 
     def news(self, since: int) -> dict[str, Any]:
-        """Everything that changes, for the page: points after number ``since``, the rest as it is now."""
+        """Everything that changes, for the page: points after number ``since``, as columns by the number of their arm;
+        the rest as it is now."""
         with self._lock:
-            points = [[seq, arm, point] for seq, arm, point in self._points if seq > since]
-            return {
+            course = self._course.after(since)
+            news: dict[str, Any] = {
                 "arms": [self._card(number) for number in range(len(self.arms))],
-                "points": points,
-                "next": self._seq,
+                "next": self._course.last,
                 "events": [{"at_s": at_s, "text": text} for at_s, text in list(self._events)[-40:]],
                 "rate": {"now": self.rate, "editable": self.begun and self._run is not None and self._run.open_loop},
                 "reasons": self.reasons(),
                 "elapsed_s": round(self.at_s, 1),
             }
+        points = {str(arm): columns(rows) for arm, rows in enumerate(course) if rows}
+        return {**news, "points": points}
 
     @property
     def last(self) -> int:
         """The number of the last point."""
-        return self._seq
+        return self._course.last
 
     def lines(self) -> list[str]:
         """The events, for Locust's log tab."""
@@ -266,7 +264,7 @@ class Screen:
             return known[1]
         found = {
             "ended": arm.ended,
-            "spreads": arm.spreads_ms(),
+            "spreads": {name: [_finite(one) for one in spread] for name, spread in arm.spreads_ms().items()},
             "joint": _shown(arm.joint()),
             "objectives": [_shown(one) for one in arm.judged()],
             "dispatch_p99_ms": arm.dispatch_p99_ms,
@@ -275,6 +273,11 @@ class Screen:
         }
         self._figures[number] = arm.deltas, found
         return found
+
+
+def _finite(value: float | None) -> float | str | None:
+    """``"inf"`` for infinity, which JSON has no number for."""
+    return "inf" if value is not None and math.isinf(value) else value
 
 
 def _shown(one: Judged) -> dict[str, Any]:

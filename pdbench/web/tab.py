@@ -35,9 +35,9 @@ def rows(news: Mapping[str, Any]) -> list[Row]:
 def _of_arm(arm: Mapping[str, Any], reasons: Sequence[str]) -> list[Row]:
     progress = f"{arm['state']}, pair {arm['pair']}/{arm['pairs']}, {arm['done']}/{arm['total']}"
     found = [_row(arm, "state", verdict=progress if arm["total"] else arm["state"])]
-    for name, (p50, p90, p99) in arm["spreads"].items():
-        if p50 is not None:
-            found.append(_row(arm, name.upper(), p50=milliseconds(p50), p90=milliseconds(p90), p99=milliseconds(p99)))
+    for name, spread in arm["spreads"].items():
+        if spread[0] is not None:
+            found.append(_row(arm, name.upper(), **dict(zip(("p50", "p90", "p99"), map(_ms, spread), strict=True))))
     for one in (*arm["objectives"], arm["joint"]):
         interval = shares(one["interval"]) if one["interval"] else ""
         found.append(_row(arm, one["text"], share=percent(one["share"]), interval=interval, verdict=word_of(one)))
@@ -53,6 +53,11 @@ def word_of(one: Mapping[str, Any]) -> str:
     if one["word"] == "later":
         return "after the run"
     return f"undecided ({one['requests']} requests)" if one["word"] == "undecided" else one["word"]
+
+
+def _ms(value: float | str) -> str:
+    """``"inf"`` is how infinity comes here; a document has ``None`` for it."""
+    return milliseconds(None if value == "inf" else float(value))
 
 
 def _row(arm: Mapping[str, Any], figure: str, **cells: str) -> Row:

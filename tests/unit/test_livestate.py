@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 
-from pdbench.livestate import COLUMNS, WINDOW_S, ArmState, keeps, keeps_all
+from pdbench.livestate import COLUMNS, WINDOW_S, ArmState, keeps, keeps_all, percentiles_ms
 from pdbench.load.delta import Delta, Done
 from pdbench.load.histogram import LiveHistogram
 from pdbench.load.lag import LagSummary
+from pdbench.measure.latency import percentile
 from pdbench.measure.slo import parse_objective, parse_objectives
 
 MS = 1_000_000
@@ -110,6 +112,43 @@ def test_a_point_looks_back_so_far_and_the_rest_is_counted() -> None:
     assert (third["joint"], third["tbt90"]) == (1.0, None)
     assert third["ttft90"] == pytest.approx(20, rel=0.01)
     assert state.spreads_ms()["ttft"][2] == pytest.approx(200, rel=0.01), "percentiles are those of all"
+
+
+@pytest.mark.parametrize(
+    ("values", "failed", "expected"),
+    [
+        ([], 0, [None, None, None]),
+        ([], 2, [math.inf] * 3),
+        ([10, 20, 30, 40], 0, [20, 40, 40]),
+        ([10] * 9, 1, [10, 10, math.inf]),
+        ([10] * 8 + [20], 2, [10, math.inf, math.inf]),
+        ([10, 20], 3, [math.inf] * 3),
+    ],
+)
+def test_a_failed_request_is_infinitely_late(values: list[float], failed: int, expected: list[float | None]) -> None:
+    found = LiveHistogram()
+    found.merge(hdr(*values))
+    assert percentiles_ms(found, failed, 50.0, 90.0, 99.0) == [
+        one if one is None else pytest.approx(one, rel=0.01) for one in expected
+    ]
+    for q, one in zip((50.0, 90.0, 99.0), expected, strict=True):
+        if one is not None:
+            assert percentile([*values, *[math.inf] * failed], q) == one, "as in the document"
+
+
+def test_live_percentiles_agree_with_the_document_when_requests_fail() -> None:
+    state = ArmState("a", parse_objectives(SLO))
+    state.begin(0, [0] * 9, 0.0)
+    point = state.take(delta(*[done(50)] * 5, *[done(status="timeout")] * 5, gaps=(5,)), 1.0)
+    assert point["ttft50"] == pytest.approx(50, rel=0.01)
+    assert point["ttft90"] == math.inf
+    spreads = state.spreads_ms()
+    assert spreads["ttft"][1:] == spreads["tpot"][1:] == [math.inf, math.inf]
+    assert spreads["tbt"] == [pytest.approx(5, rel=0.01)] * 3, "gaps were there"
+    other = ArmState("b", parse_objectives(SLO))
+    other.begin(0, [0] * 9, 0.0)
+    other.take(delta(done(status="error"), done(status="error", warmup=True)), 1.0)
+    assert other.spreads_ms() == {name: [math.inf] * 3 for name in ("ttft", "tpot", "tbt")}
 
 
 def test_a_late_client_is_told_of() -> None:

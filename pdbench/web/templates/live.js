@@ -1,7 +1,7 @@
 (function () {
   "use strict";
   var body = document.body, number = Number(body.dataset.number), state = body.dataset.state, since = 0, asking = false;
-  var COLUMNS = null, sources = {};
+  var MOST_POINTS = 3600, sources = {};
   var byId = function (id) { return document.getElementById(id); };
 
   function text(parent, tag, words, kind) {
@@ -13,6 +13,7 @@
   }
   function figure(value) {
     if (value === null || value === undefined) { return "–"; }
+    if (value === "inf") { return "∞"; }
     if (value >= 100) { return value.toFixed(0); }
     return String(Number(value.toPrecision(3)));
   }
@@ -61,18 +62,12 @@
     return sources[place];
   }
   function stream(points) {
-    var fresh = {};
-    points.forEach(function (entry) {
-      var point = entry[2];
-      COLUMNS = COLUMNS || Object.keys(point);
-      fresh[entry[1]] = fresh[entry[1]] || {};
-      COLUMNS.forEach(function (name) {
-        (fresh[entry[1]][name] = fresh[entry[1]][name] || []).push(point[name] === null ? NaN : point[name]);
+    Object.keys(points).forEach(function (place) {
+      var source = find(place), fresh = {};
+      Object.keys(points[place]).forEach(function (name) {
+        fresh[name] = points[place][name].map(function (value) { return value === null ? NaN : value; });
       });
-    });
-    Object.keys(fresh).forEach(function (place) {
-      var source = find(place);
-      if (source) { source.stream(fresh[place]); }
+      if (source) { source.stream(fresh, MOST_POINTS); }
     });
   }
 

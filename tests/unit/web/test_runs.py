@@ -79,8 +79,9 @@ def test_a_run_from_start_to_end(verb: Verb, carrier: Carrier) -> None:
     json.dumps(news, allow_nan=False)
     (card,) = news["arms"]
     assert (card["state"], card["total"], card["in_flight"], card["joint"]["share"]) == ("running", 11, 3, 0.5)
-    assert [seq for seq, _, _ in news["points"]] == [1, 2, 3]
-    assert screen.news(2)["points"] == news["points"][2:]
+    assert (list(news["points"]), news["points"]["0"]["done"], news["next"]) == (["0"], [None, 4.0, 4.0], 3)
+    assert screen.news(2)["points"]["0"] == {name: values[2:] for name, values in news["points"]["0"].items()}
+    assert screen.news(3)["points"] == {}
     assert news["rate"] == {"now": 10.0, "editable": True}
     assert news["events"][0]["text"] == "it starts"
     carrier.go.set()
@@ -242,6 +243,19 @@ def test_the_tab() -> None:
     assert {key for row in rows for key in row} == {key for key, _ in tab.COLUMNS}
     screen.over(outcome("host/1"))
     assert screen.reasons() == ["worker lost: host/1: lost"]
+
+
+def test_what_is_infinite_is_told_as_that() -> None:
+    screen = Screen(1, asked(), now=lambda: 5.0)
+    screen.show(ArmView("one", "running", total=11))
+    screen.begin(a_job())
+    screen.take(delta(done(), done(status="error"), done(status="timeout")))
+    news = screen.news(0)
+    json.dumps(news, allow_nan=False)
+    assert news["arms"][0]["spreads"]["ttft"] == ["inf"] * 3
+    assert news["points"]["0"]["ttft90"] == [None, None]
+    (ttft,) = (row for row in tab.rows(news) if row["figure"] == "TTFT")
+    assert (ttft["p50"], ttft["p99"]) == ("∞", "∞")
 
 
 def test_the_table_of_a_result() -> None:
