@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from types import TracebackType
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import psutil
 
-from pdbench.errors import BackendStartError, UsageError
+from pdbench.errors import BackendStartError, Interrupted, UsageError
 from pdbench.live import ArmView, Progress
 from pdbench.measure.slo import Objective, parse_objectives
 from pdbench.run import RunContext, RunResult, run_plan
@@ -94,8 +94,6 @@ class Stage:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.__exit__(kind, error, trace)
-        with suppress(OSError):  # a folder in which anything was written stays
-            self.run_dir.rmdir()
 
     @property
     def crew(self) -> Crew | None:
@@ -145,10 +143,10 @@ class Stage:
 
     @contextmanager
     def _logs_named(self) -> Iterator[None]:
-        """A start that failed leaves the servers' logs and says where; without logs, no directory is left."""
+        """A start that failed or was stopped leaves the logs and says where; without logs, no directory is left."""
         try:
             yield
-        except (BackendStartError, UsageError):
+        except (BackendStartError, UsageError, Interrupted):
             if logs := sorted(self.run_dir.glob("server-*.log")):
                 self.progress.event(f"logs: {', '.join(str(log) for log in logs)}")
             else:

@@ -12,12 +12,14 @@ import pytest
 
 from pdbench import schema
 from pdbench.compare import Outcome, compare
-from pdbench.errors import BackendStartError, UsageError, WorkersMissingError
+from pdbench.errors import BackendStartError, Interrupted, UsageError, WorkersMissingError
 from pdbench.load.outcome import Edit
 from pdbench.measure.validity import Reason, Validity, of_reasons
 from pdbench.run import RunContext, RunResult
 from pdbench.settings import Budget
+from pdbench.stopping import StopFlag
 from pdbench.target.arm import Arm
+from pdbench.target.backend import url_backend
 from pdbench.workload.plan import Plan
 from tests.unit.theatre import Notes, Theatre, facts, load, open_theatre, settings
 
@@ -249,3 +251,11 @@ def test_a_rate_that_was_edited_makes_it_invalid_and_is_told(monkeypatch: pytest
     jsonschema.validate(manifest, schema.load("manifest"))
     assert manifest["edits"] == document["edits"]
     assert "edits" not in play(monkeypatch, tmp_path, Theatre({"a": 80.0, "b": 320.0})).document
+
+
+def test_a_stop_during_the_start_leaves_no_folder(tmp_path: Path) -> None:
+    stop = StopFlag(signals=False)
+    stop.requested = True
+    with pytest.raises(Interrupted):
+        compare([url_backend("x", "http://127.0.0.1:9")], load(), settings(tmp_path), Notes(), kind="run", stop=stop)
+    assert list(tmp_path.iterdir()) == []
