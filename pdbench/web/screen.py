@@ -159,8 +159,8 @@ class Screen:
 
     def _note_lost(self, lost: Sequence[str]) -> None:
         for one in lost:
-            name = one.partition(":")[0]
-            if not any(known.partition(":")[0] == name for known in self.lost):
+            name = one.partition(": ")[0]
+            if not any(known.partition(": ")[0] == name for known in self.lost):
                 self.lost.append(one)
 
     def faster(self, run_id: str, factor: float) -> None:
