@@ -36,6 +36,7 @@ from pdbench.load.muster import Member
 from pdbench.load.round import Round
 from pdbench.measure.records import RequestRecord
 from tests.unit.load.test_fleet_parts import job
+from tests.unit.test_livestate import delta
 
 FAR_NS = 5_000_000_000
 FACTS = EngineFacts(
@@ -265,10 +266,14 @@ def test_nothing_is_left_to_edit_when_all_workers_are_lost(tmp_path: Path) -> No
     one = Round(played, played.members, whole)  # type: ignore[arg-type]
     played._work = lambda *_: None  # type: ignore[method-assign]
     one._start()
+    one._deltas.add(0, delta(in_flight=3))
     for post in one._posts:
         one._lose(post, "killed")
         post.sink.close()
     assert one.retime(2.0) is None
+    last = one._deltas.take()
+    assert last is not None
+    assert last.in_flight == 0, "nor is anything in flight"
     assert not any(isinstance(message, Repace) for message in played.heard)
 
 
