@@ -102,14 +102,13 @@ def resolve_backend(text: str) -> Backend:
 
 def url_backend(name: str, url: str, *, model: str | None = None) -> Backend:
     """A server that already runs. Raises ``UsageError`` for a bad name or URL."""
-    found = clean_url(url, where=f"{name}={url}")
-    check_name(name, where=f"{name}={url}")
+    check_name(name, where=f"{name}=URL")
     return Backend(
         name=name,
         engine="openai",
         path=None,
         data={"name": name, "engine": "openai", "base_url": url},
-        base_url=found,
+        base_url=clean_url(url, where=f"{name}={url}"),
         model=model,
     )
 
