@@ -49,6 +49,14 @@ def test_chance_is_the_share_of_places(rows: list[tuple[int, int]], begins: list
         assert share == np.mean(overlapping(places, places + length, prefill))
 
 
+def test_chance_of_very_many_places_is_that_of_a_sample() -> None:
+    """Streams of 64 tokens: the first gap of each, and only that, lies under a prefill."""
+    streams = np.arange(8_000.0)
+    places = (streams[:, None] + np.arange(64) / 64).ravel()
+    prefill = Spans(streams, streams + 0.01, np.ones(len(streams)))
+    assert by_chance(np.array([0.001]), places, prefill)[0] == pytest.approx(1 / 64, abs=0.002)
+
+
 def test_touching_is_not_overlapping() -> None:
     prefill = spans((1.0, 2.0))
     starts, ends = np.array([0.0, 0.0, 1.5, 2.0]), np.array([1.0, 1.1, 1.6, 3.0])
