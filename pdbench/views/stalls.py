@@ -276,8 +276,8 @@ def overlapping(start_s: Floats, end_s: Floats, spans: Spans) -> Flags:
 def by_chance(length_s: Floats, begins_s: Floats, spans: Spans) -> Floats:
     """For stalls of these lengths, the share of places ``begins_s`` from which they would overlap a span.
 
-    Of very many places a seeded sample is tried, which is sharp to a fifth of a point. (Every k-th would not do: streams
-    of equal length have their first gaps at every k-th place.)
+    Of very many places a seeded sample is tried, which is sharp to a fifth of a point. (Every k-th would not do:
+    streams of equal length have their first gaps at every k-th place.)
     """
     if not len(begins_s) or not len(spans):
         return np.zeros(len(length_s))
